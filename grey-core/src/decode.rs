@@ -1,0 +1,1 @@
+//! Decodes the records of the kernel side's rings.

@@ -1,0 +1,540 @@
+//! The event schema `grey-ebpf/1`: one JSON object a line. Types only; who makes and who writes them is elsewhere.
+//! Bytes, microseconds, RFC 3339 UTC. An unknown figure is `None` and left out, never zero. The schema only grows.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// The schema's name and version, the first field of every line.
+pub const SCHEMA: &str = "grey-ebpf/1";
+
+/// One line: the common head, the cgroup it is about (if any) and what happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// Always `grey-ebpf/1`.
+    pub schema: String,
+    /// When it happened.
+    pub ts: Timestamp,
+    /// Counts the lines of one stream from 0, so that a gap shows a lost line.
+    pub seq: u64,
+    /// Node name of the machine.
+    pub host: String,
+    /// `/proc/sys/kernel/random/boot_id`; absent where it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The cgroup the event is about; absent on `health`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Cgroup>,
+    /// True when events were lost or the kernel side was incomplete in the window this line covers.
+    #[serde(default)]
+    pub lossy: bool,
+    /// What this line is, and the object named like it.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// The variants of an event. The variant's name is the line's `type`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Body {
+    /// The state of one cgroup at a tick.
+    Sample(Box<Sample>),
+    /// The state of one process at a tick.
+    Process {
+        /// The process.
+        process: Process,
+    },
+    /// A process or cgroup grew by the threshold; pushed by the kernel side.
+    Growth {
+        /// The growth.
+        growth: Growth,
+    },
+    /// The OOM killer chose a victim.
+    Oom {
+        /// The kill.
+        oom: Oom,
+    },
+    /// Reclaim held a task up for longer than the threshold.
+    Stall {
+        /// The stall.
+        stall: Stall,
+    },
+    /// A PSI trigger fired.
+    Pressure {
+        /// The trigger.
+        pressure: Pressure,
+    },
+    /// Own cost, losses and degraded probes.
+    Health {
+        /// The report.
+        health: Health,
+    },
+}
+
+/// Identity of a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cgroup {
+    /// v2 cgroup id (inode number of its directory); absent when it is no longer known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// Path below the v2 mount, `/` for the root.
+    pub path: String,
+    /// `root`, `slice`, `service`, `scope`, `user`, `session`, `container`, `pod`, `vm`, `cgroup`.
+    pub kind: String,
+    /// A name a person knows it by: the unit, the container id (12 hex digits), the pod uid, the user.
+    pub name: String,
+}
+
+/// Figures of one cgroup. Gauges unless the name ends in `_total`. As the memory.* files do, every figure
+/// includes the cgroup's descendants.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Sample {
+    /// Memory, from the memory.* files; absent parts are unknown.
+    #[serde(default)]
+    pub mem: Mem,
+    /// Page faults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<Faults>,
+    /// Virtual memory calls and size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<Vm>,
+    /// Reclaim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaim: Option<Reclaim>,
+    /// Memory pressure (PSI).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Psi>,
+    /// memory.events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<MemEvents>,
+    /// Processes in the cgroup and below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+}
+
+/// Memory of a cgroup, bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Mem {
+    /// memory.current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<u64>,
+    /// memory.stat `anon`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anon: Option<u64>,
+    /// memory.stat `file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<u64>,
+    /// memory.stat `shmem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shmem: Option<u64>,
+    /// memory.stat `kernel` (or the sum of its parts on kernels that do not give the sum).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<u64>,
+    /// memory.stat `slab`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slab: Option<u64>,
+    /// memory.stat `pagetables`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pagetables: Option<u64>,
+    /// memory.stat `sock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sock: Option<u64>,
+    /// memory.swap.current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<u64>,
+    /// memory.max; `null` means no limit, absent means unknown.
+    #[serde(default, skip_serializing_if = "Limit::is_unknown")]
+    pub max: Limit,
+    /// memory.high; `null` means no limit, absent means unknown.
+    #[serde(default, skip_serializing_if = "Limit::is_unknown")]
+    pub high: Limit,
+}
+
+/// A limit file's content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limit {
+    /// Not read or not there: left out of the line.
+    #[default]
+    Unknown,
+    /// `max`: written as `null`.
+    None,
+    /// Bytes.
+    Bytes(u64),
+}
+
+impl Limit {
+    /// Whether the field is to be left out.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Limit::Unknown
+    }
+
+    /// The limit in bytes, if there is one.
+    #[must_use]
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Limit::Bytes(bytes) => Some(bytes),
+            Limit::None | Limit::Unknown => None,
+        }
+    }
+}
+
+impl Serialize for Limit {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.bytes().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map_or(Limit::None, Limit::Bytes))
+    }
+}
+
+impl JsonSchema for Limit {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Option::<u64>::json_schema(generator)
+    }
+}
+
+/// Page faults of a cgroup's tasks since attach; `major_total` since the cgroup began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Faults {
+    /// Faults served without I/O: all faults the probe counted less the major ones in the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minor_total: Option<u64>,
+    /// memory.stat `pgmajfault`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major_total: Option<u64>,
+    /// User-mode faults on a read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_read_total: Option<u64>,
+    /// User-mode faults on a write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_write_total: Option<u64>,
+    /// User-mode faults on an instruction fetch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_exec_total: Option<u64>,
+    /// Faults taken in kernel mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_total: Option<u64>,
+}
+
+/// Virtual memory of a cgroup. Totals count calls that succeeded since attach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Vm {
+    /// Bytes mapped: mmap, plus what mremap and brk added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped_total: Option<u64>,
+    /// Bytes unmapped: munmap, plus what mremap and brk took away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmapped_total: Option<u64>,
+    /// Bytes given back by madvise(MADV_DONTNEED or MADV_FREE); they stay mapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_total: Option<u64>,
+    /// Successful calls of mmap, mremap and brk (a brk that moved nothing is not counted).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_calls_total: Option<u64>,
+    /// Successful calls of munmap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmap_calls_total: Option<u64>,
+    /// Successful calls of madvise(MADV_DONTNEED or MADV_FREE).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_calls_total: Option<u64>,
+    /// Virtual size of all its processes, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#virtual: Option<u64>,
+}
+
+/// Reclaim and what it cost. Since attach, except `refault_total`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Reclaim {
+    /// Time the cgroup's tasks were held up in direct and memcg reclaim, our own runs left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_us_total: Option<u64>,
+    /// Pages freed by memcg reclaim of this cgroup and by direct reclaim its tasks entered, our own runs left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages_total: Option<u64>,
+    /// Of `stall_us_total`, in global direct reclaim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_us_total: Option<u64>,
+    /// Of `stall_us_total`, in memcg reclaim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memcg_us_total: Option<u64>,
+    /// Time kswapd was awake (root cgroup only; nobody waits for it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kswapd_us_total: Option<u64>,
+    /// Pages freed by reclaim of our own making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_pages_total: Option<u64>,
+    /// Time spent in reclaim of our own making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_us_total: Option<u64>,
+    /// memory.stat workingset_refault_anon + workingset_refault_file, pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refault_total: Option<u64>,
+}
+
+/// Pressure stall totals of memory.pressure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Psi {
+    /// Time at least one task stalled on memory.
+    pub some_us_total: u64,
+    /// Time all tasks stalled on memory; absent where the kernel does not give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_us_total: Option<u64>,
+}
+
+/// memory.events (of the cgroup and its descendants).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemEvents {
+    /// `high`
+    pub high_total: u64,
+    /// `max`
+    pub max_total: u64,
+    /// `oom`
+    pub oom_total: u64,
+    /// `oom_kill`
+    pub oom_kill_total: u64,
+}
+
+/// One process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    /// Thread group id.
+    pub pid: u32,
+    /// Command name.
+    pub comm: String,
+    /// Resident bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rss: Option<u64>,
+    /// Resident anonymous bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anon: Option<u64>,
+    /// Swapped-out bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<u64>,
+    /// Total virtual size, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#virtual: Option<u64>,
+}
+
+/// Growth by the threshold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Growth {
+    /// `process`, or `cgroup` when the processes of the cgroup grew by the threshold together.
+    pub scope: GrowthScope,
+    /// The process that grew; for a cgroup the one that crossed the line.
+    pub pid: u32,
+    /// Its command name.
+    pub comm: String,
+    /// Bytes grown since the last report, or since the lowest point after it.
+    pub bytes: u64,
+    /// Milliseconds that took.
+    pub since_ms: u64,
+    /// Resident bytes of that process now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rss: Option<u64>,
+    /// Virtual bytes of that process now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#virtual: Option<u64>,
+}
+
+/// What grew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GrowthScope {
+    /// One process.
+    Process,
+    /// The processes of one cgroup together.
+    Cgroup,
+}
+
+/// An OOM kill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Oom {
+    /// Who was killed; absent when only memory.events told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub victim: Option<OomVictim>,
+    /// Who ran out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<OomTrigger>,
+    /// `memcg`, `global`, `cpuset` or `mempolicy`; absent when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
+    /// Path of the cgroup whose limit was hit, where the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_cgroup: Option<String>,
+    /// Kills this line stands for: 1, or more when only memory.events told of them.
+    pub kills: u64,
+}
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Constraint {
+    /// A memory cgroup's limit.
+    Memcg,
+    /// The machine.
+    Global,
+    /// A cpuset's nodes.
+    Cpuset,
+    /// A memory policy's nodes.
+    Mempolicy,
+}
+
+/// The victim of an OOM kill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OomVictim {
+    /// Thread group id.
+    pub pid: u32,
+    /// Command name; empty when unknown.
+    pub comm: String,
+    /// Anonymous bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anon: Option<u64>,
+    /// File bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<u64>,
+    /// Shared-memory bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shmem: Option<u64>,
+    /// Page-table bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pgtables: Option<u64>,
+    /// Total virtual size, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#virtual: Option<u64>,
+    /// `oom_score_adj`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Who made the kernel run out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OomTrigger {
+    /// Thread group id.
+    pub pid: u32,
+    /// Command name.
+    pub comm: String,
+    /// Path of its cgroup, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+}
+
+/// A long reclaim run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Stall {
+    /// What it was spent in.
+    pub kind: StallKind,
+    /// How long.
+    pub us: u64,
+    /// Pages freed.
+    pub pages: u64,
+    /// Thread group id of the task that waited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its command name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+    /// Path of the cgroup reclaimed from, where the kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// True when the run was of our own making.
+    #[serde(default)]
+    pub own: bool,
+}
+
+/// Kinds of reclaim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StallKind {
+    /// Global direct reclaim.
+    Direct,
+    /// memcg reclaim.
+    Memcg,
+    /// kswapd was awake.
+    Kswapd,
+}
+
+/// A PSI trigger that fired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Pressure {
+    /// `some` or `full`.
+    pub level: PressureLevel,
+    /// Stall time of the trigger's window that makes it fire.
+    pub threshold_us: u64,
+    /// The window.
+    pub window_us: u64,
+    /// avg10 of that line at the time, percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avg10: Option<f64>,
+}
+
+/// Lines of a PSI file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PressureLevel {
+    /// At least one task stalled.
+    Some,
+    /// All tasks stalled.
+    Full,
+}
+
+/// Own cost and state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// CPU time of this process since the last `health`, percent of one core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_pct: Option<f64>,
+    /// Resident bytes of this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rss: Option<u64>,
+    /// Run time of our programs since attach; absent unless kernel.bpf_stats_enabled is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bpf_ns_total: Option<u64>,
+    /// Records emitted by the kernel side since attach, by kind.
+    #[serde(default)]
+    pub emitted: BTreeMap<String, u64>,
+    /// Records read since attach, by kind.
+    #[serde(default)]
+    pub read: BTreeMap<String, u64>,
+    /// Lost since attach, by kind: no room in a ring, a full map.
+    #[serde(default)]
+    pub dropped: BTreeMap<String, u64>,
+    /// Records read but not understood since attach.
+    #[serde(default)]
+    pub rejected: u64,
+    /// Probes that are not attached in the best way, and what is lost.
+    #[serde(default)]
+    pub degraded: Vec<Degraded>,
+    /// Cgroups known now.
+    #[serde(default)]
+    pub cgroups: u64,
+    /// Entries in use in the kernel maps, by map.
+    #[serde(default)]
+    pub map_entries: BTreeMap<String, u64>,
+    /// File descriptors open now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fds: Option<u64>,
+}
+
+/// A probe or source that does not work in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Degraded {
+    /// Name of the probe or source.
+    pub probe: String,
+    /// How it is attached instead, or `off`.
+    pub attached: String,
+    /// What is lost.
+    pub lost: String,
+    /// Why.
+    pub reason: String,
+}

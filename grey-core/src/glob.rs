@@ -1,0 +1,1 @@
+//! Which cgroups a user asked for.

@@ -1,0 +1,1 @@
+//! What a cgroup path stands for.

@@ -1,0 +1,12 @@
+//! The pure logic of grey-ebpf: no aya, no tokio, no I/O and no clock, so that replay and property tests need no root.
+#![deny(missing_docs)]
+
+pub mod decode;
+pub mod event;
+pub mod glob;
+pub mod identity;
+pub mod schema;
+pub mod time;
+pub mod tree;
+pub mod units;
+pub mod view;

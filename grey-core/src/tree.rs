@@ -1,0 +1,1 @@
+//! Ids, paths and totals of the cgroups.

@@ -1,0 +1,1 @@
+//! What the screen shows: rates and history made from events.

@@ -1,0 +1,1 @@
+//! `doctor`: what works here, how, and what is lost.

@@ -1,0 +1,1 @@
+//! Where events go: NDJSON on stdout, a record file.

@@ -1,0 +1,10 @@
+//! The user side of grey-ebpf as a library; the binary of the same name is a few lines over it.
+
+pub mod cli;
+pub mod doctor;
+pub mod export;
+pub mod host;
+pub mod probe;
+pub mod source;
+pub mod ui;
+pub mod watch;

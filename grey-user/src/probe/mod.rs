@@ -1,0 +1,1 @@
+//! Facts to plan to load to attach of the kernel side.
