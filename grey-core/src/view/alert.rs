@@ -1,0 +1,342 @@
+//! Alerts: what an event says to a person, in one line, repeats folded into one.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+
+use crate::event::{
+    Body, Constraint, Event, Growth, GrowthScope, Health, Oom, Pressure, PressureLevel, Stall,
+    StallKind,
+};
+use crate::time::Timestamp;
+use crate::units::{format_bytes, format_duration_us};
+
+/// Alerts kept.
+const MAX_ALERTS: usize = 200;
+/// A repeat within this time of the last one is folded into it.
+const FOLD_US: u64 = 60_000_000;
+
+/// What an alert is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertKind {
+    /// An OOM kill.
+    Oom,
+    /// A long reclaim run.
+    Stall,
+    /// A PSI trigger fired.
+    Pressure,
+    /// A process or cgroup grew by the threshold.
+    Growth,
+    /// Records were lost.
+    Lost,
+}
+
+impl AlertKind {
+    /// A short word for it, six characters at most.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            AlertKind::Oom => "OOM",
+            AlertKind::Stall => "STALL",
+            AlertKind::Pressure => "PSI",
+            AlertKind::Growth => "GROWTH",
+            AlertKind::Lost => "LOST",
+        }
+    }
+}
+
+/// How much it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Somebody waited, or the figures have a gap.
+    Warning,
+    /// Something was killed.
+    Critical,
+}
+
+/// One line of the alerts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alert {
+    /// What it is about.
+    pub kind: AlertKind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// When it was first seen.
+    pub first: Timestamp,
+    /// When it was last seen.
+    pub last: Timestamp,
+    /// How often in between.
+    pub count: u64,
+    /// Path of the cgroup; `None` when it is about the machine or unknown.
+    pub cgroup: Option<String>,
+    /// What happened (the last time). Holds no control characters.
+    pub text: String,
+    /// Tells repeats of one thing from different things of one kind.
+    topic: String,
+}
+
+impl Alert {
+    /// The alert an event stands for; `None` for samples, and for `health`, which needs the one before.
+    #[must_use]
+    pub fn of(event: &Event) -> Option<Alert> {
+        let (kind, severity, topic, text) = match &event.body {
+            Body::Sample(_) | Body::Process { .. } | Body::Health { .. } => return None,
+            Body::Oom { oom } => (
+                AlertKind::Oom,
+                Severity::Critical,
+                victim_name(oom),
+                oom_text(oom),
+            ),
+            Body::Stall { stall } => {
+                let severity = if stall.own {
+                    Severity::Info
+                } else {
+                    Severity::Warning
+                };
+                let topic = format!(
+                    "{:?} {} {}",
+                    stall.kind,
+                    stall.own,
+                    stall.comm.as_deref().unwrap_or("")
+                );
+                (AlertKind::Stall, severity, topic, stall_text(stall))
+            }
+            Body::Pressure { pressure } => (
+                AlertKind::Pressure,
+                Severity::Warning,
+                format!("{:?} {}", pressure.level, pressure.threshold_us),
+                pressure_text(pressure),
+            ),
+            Body::Growth { growth } => (
+                AlertKind::Growth,
+                Severity::Info,
+                format!("{:?} {}", growth.scope, growth.comm),
+                growth_text(growth),
+            ),
+        };
+        Some(Alert {
+            kind,
+            severity,
+            first: event.ts,
+            last: event.ts,
+            count: match &event.body {
+                Body::Oom { oom } => oom.kills.max(1),
+                _ => 1,
+            },
+            cgroup: event.cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
+            text,
+            topic,
+        })
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Alerts {
+    /// Oldest first.
+    ring: VecDeque<(u64, Alert)>,
+}
+
+impl Alerts {
+    /// Adds an alert, or counts it with the one it repeats, which becomes the newest.
+    pub(super) fn push(&mut self, alert: Option<Alert>, elapsed_us: u64) {
+        let Some(mut alert) = alert else { return };
+        let repeated = self
+            .ring
+            .iter()
+            .rposition(|(at, known)| {
+                elapsed_us.saturating_sub(*at) <= FOLD_US
+                    && known.kind == alert.kind
+                    && known.cgroup == alert.cgroup
+                    && known.topic == alert.topic
+            })
+            .and_then(|index| self.ring.remove(index));
+        if let Some((_, known)) = repeated {
+            alert.first = known.first;
+            alert.count = alert.count.saturating_add(known.count);
+        } else if self.ring.len() >= MAX_ALERTS {
+            // A storm of growth must not wash an OOM kill out of sight.
+            let least = self.ring.iter().map(|(_, known)| known.severity).min();
+            let index = self
+                .ring
+                .iter()
+                .position(|(_, known)| Some(known.severity) == least);
+            self.ring.remove(index.unwrap_or(0));
+        }
+        self.ring.push_back((elapsed_us, alert));
+    }
+
+    pub(super) fn newest_first(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &Alert> + ExactSizeIterator {
+        self.ring.iter().rev().map(|(_, alert)| alert)
+    }
+}
+
+/// The alert that a `health` event stands for when more was lost since the one before.
+pub(super) fn lost_records(
+    event: &Event,
+    health: &Health,
+    before: Option<&Health>,
+) -> Option<Alert> {
+    let mut total = 0_u64;
+    let mut kinds = String::new();
+    for (kind, lost) in &health.dropped {
+        let known = before
+            .and_then(|before| before.dropped.get(kind))
+            .copied()
+            .unwrap_or(0);
+        let new = lost.saturating_sub(known);
+        if new > 0 {
+            total = total.saturating_add(new);
+            let comma = if kinds.is_empty() { "" } else { ", " };
+            let _ = write!(kinds, "{comma}{} {new}", printable(kind));
+        }
+    }
+    (total > 0).then(|| Alert {
+        kind: AlertKind::Lost,
+        severity: Severity::Warning,
+        first: event.ts,
+        last: event.ts,
+        count: 1,
+        cgroup: None,
+        text: format!("{total} records lost ({kinds}); figures of this window are too low"),
+        topic: String::new(),
+    })
+}
+
+/// `text` without control characters: names of processes and cgroups are chosen by others, and an escape sequence in
+/// one must not reach the terminal.
+#[must_use]
+pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        text.chars()
+            .map(|c| {
+                if c.is_control() {
+                    char::REPLACEMENT_CHARACTER
+                } else {
+                    c
+                }
+            })
+            .collect::<String>()
+            .into()
+    } else {
+        text.into()
+    }
+}
+
+fn victim_name(oom: &Oom) -> String {
+    oom.victim
+        .as_ref()
+        .map_or(String::new(), |victim| victim.comm.clone())
+}
+
+fn oom_text(oom: &Oom) -> String {
+    let mut text = match &oom.victim {
+        Some(victim) if victim.comm.is_empty() => format!("killed {}", victim.pid),
+        Some(victim) => format!("killed {} {}", victim.pid, printable(&victim.comm)),
+        None if oom.kills == 1 => "killed a process".to_owned(),
+        None => format!("killed {} processes", oom.kills),
+    };
+    if let Some(victim) = &oom.victim {
+        let figures: Vec<String> = [
+            ("anon", victim.anon),
+            ("file", victim.file),
+            ("shmem", victim.shmem),
+            ("page tables", victim.pgtables),
+        ]
+        .iter()
+        .filter_map(|(name, bytes)| {
+            bytes
+                .filter(|b| *b > 0)
+                .map(|b| format!("{name} {}", format_bytes(b)))
+        })
+        .collect();
+        if !figures.is_empty() {
+            let _ = write!(text, " ({})", figures.join(", "));
+        }
+    }
+    match (oom.constraint, &oom.limit_cgroup) {
+        (Some(Constraint::Memcg), Some(path)) => {
+            let _ = write!(text, ", limit of {}", printable(path));
+        }
+        (Some(Constraint::Memcg), None) => text.push_str(", cgroup limit"),
+        (Some(Constraint::Global), _) => text.push_str(", machine out of memory"),
+        (Some(Constraint::Cpuset), _) => text.push_str(", cpuset out of memory"),
+        (Some(Constraint::Mempolicy), _) => text.push_str(", memory policy's nodes out of memory"),
+        (None, _) => {}
+    }
+    if let Some(trigger) = &oom.trigger
+        && oom.victim.as_ref().map(|victim| victim.pid) != Some(trigger.pid)
+    {
+        let _ = write!(
+            text,
+            ", hit by {} {}",
+            trigger.pid,
+            printable(&trigger.comm)
+        );
+    }
+    text
+}
+
+fn stall_text(stall: &Stall) -> String {
+    let who = who(stall.pid, stall.comm.as_deref());
+    let took = format_duration_us(stall.us);
+    let pages = stall.pages;
+    let plural = if pages == 1 { "" } else { "s" };
+    let mut text = match stall.kind {
+        StallKind::Kswapd => format!("kswapd awake for {took}, {pages} page{plural} freed"),
+        StallKind::Direct => {
+            format!("{who} waited {took} in direct reclaim, {pages} page{plural} freed")
+        }
+        StallKind::Memcg => {
+            format!("{who} waited {took} in cgroup reclaim, {pages} page{plural} freed")
+        }
+    };
+    if let Some(target) = &stall.target {
+        let _ = write!(text, " from {}", printable(target));
+    }
+    if stall.own {
+        text.push_str(" (our own)");
+    }
+    text
+}
+
+fn pressure_text(pressure: &Pressure) -> String {
+    let level = match pressure.level {
+        PressureLevel::Some => "some tasks",
+        PressureLevel::Full => "all tasks",
+    };
+    let mut text = format!(
+        "{level} stalled over {} in {}",
+        format_duration_us(pressure.threshold_us),
+        format_duration_us(pressure.window_us)
+    );
+    if let Some(avg10) = pressure.avg10 {
+        let _ = write!(text, ", {avg10:.1}% over 10s");
+    }
+    text
+}
+
+fn growth_text(growth: &Growth) -> String {
+    let who = who(Some(growth.pid), Some(&growth.comm));
+    let bytes = format_bytes(growth.bytes);
+    let took = format_duration_us(growth.since_ms.saturating_mul(1000));
+    let mut text = match growth.scope {
+        GrowthScope::Process => format!("{who} grew {bytes} in {took}"),
+        GrowthScope::Cgroup => format!("grew {bytes} in {took}, last by {who}"),
+    };
+    if let Some(rss) = growth.rss {
+        let _ = write!(text, ", now {} resident", format_bytes(rss));
+    }
+    text
+}
+
+fn who(pid: Option<u32>, comm: Option<&str>) -> String {
+    match (pid, comm) {
+        (Some(pid), Some(comm)) if !comm.is_empty() => format!("{pid} {}", printable(comm)),
+        (Some(pid), _) => pid.to_string(),
+        (None, Some(comm)) if !comm.is_empty() => printable(comm).into_owned(),
+        (None, _) => "a task".to_owned(),
+    }
+}
