@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::decode::printable;
 use crate::event;
 
 mod table;
@@ -195,7 +196,7 @@ pub fn identify(path: &str) -> Identity {
             identity.runtime = None;
         }
         identity.kind = found.kind.unwrap_or(Kind::Cgroup);
-        identity.name = found.name;
+        identity.name = printable(&found.name);
         identity.runtime = found.runtime.or(identity.runtime);
         identity.pod_uid = found.pod_uid.or(identity.pod_uid);
         identity.container_id = found.container_id.or(identity.container_id);

@@ -30,8 +30,9 @@ const PARENTS: [(&str, Runtime, Kind); 7] = [
 ];
 
 /// Runtimes known by a folder above a bare id.
-const ABOVE_BARE_ID: [(&str, Runtime); 7] = [
+const ABOVE_BARE_ID: [(&str, Runtime); 8] = [
     ("docker", Runtime::Docker),
+    ("moby", Runtime::Docker),
     ("libpod_parent", Runtime::Podman),
     ("libpod_pod_", Runtime::Podman),
     ("default", Runtime::Containerd),

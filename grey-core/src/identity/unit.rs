@@ -14,6 +14,8 @@ pub(super) fn unescape(text: &str) -> String {
         let hex = bytes[at..]
             .strip_prefix(b"\\x")
             .and_then(|rest| rest.get(..2))
+            // from_str_radix would take a sign.
+            .filter(|hex| hex.iter().all(u8::is_ascii_hexdigit))
             .and_then(|hex| std::str::from_utf8(hex).ok())
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match hex {
