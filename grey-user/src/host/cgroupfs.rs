@@ -1,0 +1,383 @@
+//! The cgroup v2 tree: where it is mounted, whether it has the memory controller, which cgroups it holds.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode as FileMode, OFlags, RawDir};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::mountinfo::{self, Mount};
+use super::{Host, HostError};
+
+const DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+/// How the machine's cgroup hierarchies are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// One v2 tree with all controllers.
+    Unified,
+    /// A v2 tree beside v1 hierarchies, which hold some or all controllers.
+    Hybrid,
+    /// v1 hierarchies only.
+    V1Only,
+    /// No cgroup file system is mounted.
+    None,
+}
+
+/// What `discover` found, without the descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CgroupFacts {
+    /// The layout.
+    pub mode: Mode,
+    /// Mount point of the v2 tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount: Option<PathBuf>,
+    /// Whether only a part of the tree is mounted there (a bind mount of one cgroup).
+    pub partial: bool,
+    /// Controllers of the v2 tree (cgroup.controllers of its root); absent when that cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controllers: Option<Vec<String>>,
+    /// Whether the root's children have the memory controller (cgroup.subtree_control of its root).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_delegated: Option<bool>,
+    /// Where the v1 memory controller is mounted, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub v1_memory: Option<PathBuf>,
+    /// Why the tree cannot be opened although it is mounted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl CgroupFacts {
+    /// Whether the v2 tree has the memory controller.
+    #[must_use]
+    pub fn has_memory(&self) -> bool {
+        self.controllers
+            .as_ref()
+            .is_some_and(|all| all.iter().any(|name| name == "memory"))
+    }
+}
+
+/// One cgroup of a walk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupEntry {
+    /// v2 cgroup id: the inode number of its directory.
+    pub id: u64,
+    /// Path below the mount, `/` for its root.
+    pub path: String,
+}
+
+/// Result of a walk.
+#[derive(Clone, Debug, Default)]
+pub struct Walk {
+    /// All cgroups seen, parents before their children.
+    pub cgroups: Vec<CgroupEntry>,
+    /// Directories that could not be read for another reason than their removal.
+    pub unreadable: u32,
+}
+
+/// The v2 tree, with a descriptor of its mount.
+#[derive(Debug)]
+pub struct CgroupFs {
+    facts: CgroupFacts,
+    dir: Option<OwnedFd>,
+    /// The mount point as this process reaches it (below the injected root).
+    reach: PathBuf,
+}
+
+impl CgroupFs {
+    /// Finds the v2 tree. Never fails: a machine without one is a fact, and [`CgroupFacts::error`] holds the
+    /// reason where it is mounted but cannot be opened.
+    #[must_use]
+    pub fn discover(host: &Host) -> Self {
+        let (mounts, error) = match mountinfo::mounts(host) {
+            Ok(mounts) => (mounts, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let v2 = best_v2(&mounts);
+        let v1 = |mount: &&Mount| mount.fstype == "cgroup";
+        let mode = match (v2, mounts.iter().any(|mount| v1(&mount))) {
+            (Some(_), false) => Mode::Unified,
+            (Some(_), true) => Mode::Hybrid,
+            (None, true) => Mode::V1Only,
+            (None, false) => Mode::None,
+        };
+        let v1_memory = mounts
+            .iter()
+            .filter(v1)
+            .find(|mount| {
+                mount
+                    .super_options
+                    .split(',')
+                    .any(|option| option == "memory")
+            })
+            .map(|mount| mount.point.clone());
+        let mut facts = CgroupFacts {
+            mode,
+            mount: v2.map(|mount| mount.point.clone()),
+            partial: v2.is_some_and(|mount| mount.root != "/"),
+            controllers: None,
+            memory_delegated: None,
+            v1_memory,
+            error,
+        };
+        let Some(point) = facts.mount.clone() else {
+            return CgroupFs {
+                facts,
+                dir: None,
+                reach: host.path("/"),
+            };
+        };
+        let reach = host.path(&point);
+        // Not O_PATH: open_by_handle_at refuses such a descriptor.
+        let dir = match rustix::fs::open(&reach, DIR, FileMode::empty()) {
+            Ok(dir) => Some(dir),
+            Err(source) => {
+                facts.error = Some(HostError::file("open", &point, source).to_string());
+                None
+            }
+        };
+        let list = |name: &str| -> Option<Vec<String>> {
+            let text = host.text(point.join(name)).ok()?;
+            Some(text.split_whitespace().map(str::to_owned).collect())
+        };
+        facts.controllers = list("cgroup.controllers");
+        facts.memory_delegated =
+            list("cgroup.subtree_control").map(|all| all.iter().any(|name| name == "memory"));
+        CgroupFs { facts, dir, reach }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn facts(&self) -> &CgroupFacts {
+        &self.facts
+    }
+
+    /// The layout.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.facts.mode
+    }
+
+    /// Whether the v2 tree has the memory controller, hence memory.* files.
+    #[must_use]
+    pub fn has_memory(&self) -> bool {
+        self.facts.has_memory()
+    }
+
+    /// Mount point of the v2 tree.
+    #[must_use]
+    pub fn mount(&self) -> Option<&Path> {
+        self.facts.mount.as_deref()
+    }
+
+    /// Descriptor of the mount point's directory.
+    ///
+    /// # Errors
+    /// [`HostError::NoCgroup2`] where there is no v2 tree (or it cannot be opened).
+    pub fn dir(&self) -> Result<BorrowedFd<'_>, HostError> {
+        self.dir
+            .as_ref()
+            .map(AsFd::as_fd)
+            .ok_or(HostError::NoCgroup2)
+    }
+
+    /// Absolute path of a cgroup's directory, for messages and for calls that take no descriptor.
+    #[must_use]
+    pub fn reach(&self, path: &str) -> PathBuf {
+        self.reach.join(path.trim_start_matches('/'))
+    }
+
+    /// All cgroups, parents before children. Cgroups removed during the walk are left out.
+    ///
+    /// # Errors
+    /// Where the root of the tree cannot be read.
+    pub fn walk(&self) -> Result<Walk, HostError> {
+        let root = self.dir()?;
+        let stat = rustix::fs::fstat(root)
+            .map_err(|source| HostError::file("stat", &self.reach, source))?;
+        let mut walk = Walk::default();
+        walk.cgroups.push(CgroupEntry {
+            id: stat.st_ino,
+            path: "/".to_owned(),
+        });
+        let mut space = [MaybeUninit::<u8>::uninit(); 8192];
+        let mut next = 0;
+        while next < walk.cgroups.len() {
+            let path = walk.cgroups[next].path.clone();
+            let children = open_dir(root, &path).and_then(|dir| children(&dir, &mut space));
+            match children {
+                Ok(children) => {
+                    let prefix = if path == "/" { "" } else { path.as_str() };
+                    walk.cgroups
+                        .extend(children.into_iter().map(|(id, name)| CgroupEntry {
+                            id,
+                            path: format!("{prefix}/{name}"),
+                        }));
+                }
+                Err(Errno::NOENT | Errno::NODEV) if next > 0 => {
+                    walk.cgroups.remove(next);
+                    continue;
+                }
+                Err(source) if next == 0 => {
+                    return Err(HostError::file("read", &self.reach, source));
+                }
+                Err(_) => walk.unreadable += 1,
+            }
+            next += 1;
+        }
+        Ok(walk)
+    }
+
+    /// Path of the cgroup with this id; `None` when there is none (any more).
+    ///
+    /// By file handle, which costs no walk but needs `CAP_DAC_READ_SEARCH`; without it by a walk.
+    #[must_use]
+    pub fn lookup(&self, id: u64) -> Option<String> {
+        match self.by_handle(id) {
+            Ok(found) => found,
+            Err(_) => self
+                .walk()
+                .ok()?
+                .cgroups
+                .into_iter()
+                .find(|entry| entry.id == id)
+                .map(|entry| entry.path),
+        }
+    }
+
+    fn by_handle(&self, id: u64) -> Result<Option<String>, Errno> {
+        /// `struct file_handle` with the eight bytes of a kernfs id.
+        #[repr(C)]
+        struct Handle {
+            bytes: u32,
+            kind: i32,
+            id: [u8; 8],
+        }
+        /// include/linux/exportfs.h: `FILEID_KERNFS`.
+        const FILEID_KERNFS: i32 = 0xfe;
+        let mount = self.dir.as_ref().ok_or(Errno::NOENT)?;
+        let mut handle = Handle {
+            bytes: 8,
+            kind: FILEID_KERNFS,
+            id: id.to_ne_bytes(),
+        };
+        // SAFETY: the call reads `handle_bytes` (8) bytes after the 8-byte head, all inside `handle`, which lives
+        // through the call; `mount` is an open descriptor.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_open_by_handle_at,
+                mount.as_raw_fd(),
+                &raw mut handle,
+                libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
+            )
+        };
+        if fd < 0 {
+            let error =
+                Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL);
+            return if error == Errno::STALE || error == Errno::NOENT {
+                Ok(None)
+            } else {
+                Err(error)
+            };
+        }
+        let fd = i32::try_from(fd).map_err(|_| Errno::BADF)?;
+        // SAFETY: the kernel just returned this descriptor to us and nobody else owns it.
+        let found = unsafe { OwnedFd::from_raw_fd(fd) };
+        let link =
+            rustix::fs::readlink(format!("/proc/self/fd/{}", found.as_raw_fd()), Vec::new())?;
+        let link = link.into_string().map_err(|_| Errno::INVAL)?;
+        // A removed cgroup that somebody holds open still has a handle; its path ends with this mark.
+        if link.ends_with(" (deleted)") {
+            return Ok(None);
+        }
+        let path = Path::new(&link)
+            .strip_prefix(&self.reach)
+            .map_err(|_| Errno::XDEV)?;
+        Ok(Some(format!("/{}", path.display())))
+    }
+
+    /// Processes directly in a cgroup (cgroup.procs), by thread group id; empty when the cgroup is gone.
+    ///
+    /// # Errors
+    /// Where the file cannot be read for another reason; a threaded cgroup keeps its processes in its domain
+    /// cgroup and gives none here.
+    pub fn pids(&self, path: &str) -> Result<Vec<u32>, HostError> {
+        let file = format!("{}/cgroup.procs", path.trim_matches('/'));
+        let file = file.trim_start_matches('/');
+        let fail = |what, source: Errno| HostError::file(what, self.reach.join(file), source);
+        let open = rustix::fs::openat(
+            self.dir()?,
+            file,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            FileMode::empty(),
+        );
+        let fd = match open {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NODEV) => return Ok(Vec::new()),
+            Err(source) => return Err(fail("open", source)),
+        };
+        let mut text = Vec::with_capacity(4096);
+        let mut chunk = [0_u8; 4096];
+        loop {
+            match rustix::io::read(&fd, &mut chunk) {
+                Ok(0) => break,
+                Ok(n) => text.extend_from_slice(&chunk[..n]),
+                Err(Errno::INTR) => {}
+                Err(Errno::NODEV | Errno::OPNOTSUPP) => break,
+                Err(source) => return Err(fail("read", source)),
+            }
+        }
+        // Pid 0 stands for a process of another pid namespace: it cannot be looked up.
+        Ok(text
+            .split(|byte| *byte == b'\n')
+            .filter_map(super::figure)
+            .filter_map(|pid| u32::try_from(pid).ok())
+            .filter(|pid| *pid != 0)
+            .collect())
+    }
+}
+
+/// The whole tree before a part of it, the usual place before others, the later mount before the one it hides.
+fn best_v2(mounts: &[Mount]) -> Option<&Mount> {
+    mounts
+        .iter()
+        .enumerate()
+        .filter(|(_, mount)| mount.fstype == "cgroup2")
+        .max_by_key(|(at, mount)| {
+            (
+                mount.root == "/",
+                mount.point.starts_with("/sys/fs/cgroup"),
+                *at,
+            )
+        })
+        .map(|(_, mount)| mount)
+}
+
+pub(super) fn open_dir(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    let path = path.trim_matches('/');
+    let path = CString::new(if path.is_empty() { "." } else { path }).map_err(|_| Errno::INVAL)?;
+    rustix::fs::openat(root, path.as_c_str(), DIR, FileMode::empty())
+}
+
+fn children(dir: &OwnedFd, space: &mut [MaybeUninit<u8>]) -> Result<Vec<(u64, String)>, Errno> {
+    let mut found = Vec::new();
+    let mut entries = RawDir::new(dir, space);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name: &CStr = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if entry.file_type() == FileType::Directory {
+            found.push((entry.ino(), name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(found)
+}

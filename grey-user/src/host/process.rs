@@ -1,0 +1,233 @@
+//! Memory figures of processes from /proc, and what this process costs itself.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode as FileMode, OFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::cgroup_files::read_at_start;
+use super::{Host, HostError, figure};
+
+/// Memory of one process, bytes. A kernel thread has none: all figures are absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProcMem {
+    /// Thread group id.
+    pub pid: u32,
+    /// Command name.
+    pub comm: String,
+    /// Resident.
+    pub rss: Option<u64>,
+    /// Resident anonymous.
+    pub anon: Option<u64>,
+    /// Resident file mappings.
+    pub file: Option<u64>,
+    /// Resident shared memory.
+    pub shmem: Option<u64>,
+    /// Swapped out.
+    pub swap: Option<u64>,
+    /// Total virtual size.
+    pub r#virtual: Option<u64>,
+}
+
+/// /proc, with a descriptor of it and a buffer that is reused.
+#[derive(Debug)]
+pub struct ProcFs {
+    dir: OwnedFd,
+    page: u64,
+    buf: Vec<u8>,
+}
+
+impl ProcFs {
+    /// Opens /proc.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn open(host: &Host) -> Result<Self, HostError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(host.path("/proc"), flags, FileMode::empty())
+            .map_err(|source| HostError::file("open", "/proc", source))?;
+        Ok(ProcFs {
+            dir,
+            page: rustix::param::page_size() as u64,
+            buf: Vec::new(),
+        })
+    }
+
+    /// Figures of /proc/PID/status; `None` when the process is gone.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be read.
+    pub fn memory(&mut self, pid: u32) -> Result<Option<ProcMem>, HostError> {
+        Ok(self
+            .content(pid, "status")?
+            .map(|content| parse_status(pid, content)))
+    }
+
+    /// Resident and virtual bytes from /proc/PID/statm, which is cheaper than [`ProcFs::memory`]; `None` when the
+    /// process is gone. The resident figure lags by up to 64 pages per thread on older kernels, as `status` does.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be read.
+    pub fn statm(&mut self, pid: u32) -> Result<Option<(u64, u64)>, HostError> {
+        let page = self.page;
+        let Some(content) = self.content(pid, "statm")? else {
+            return Ok(None);
+        };
+        let mut fields = content
+            .trim_ascii_end()
+            .split(|byte| *byte == b' ')
+            .map(figure);
+        match (fields.next().flatten(), fields.next().flatten()) {
+            (Some(size), Some(resident)) => Ok(Some((resident * page, size * page))),
+            _ => Err(HostError::Content {
+                path: format!("/proc/{pid}/statm").into(),
+                why: "not two figures".into(),
+            }),
+        }
+    }
+
+    /// Command name; `None` when the process is gone.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be read.
+    pub fn comm(&mut self, pid: u32) -> Result<Option<String>, HostError> {
+        Ok(self
+            .content(pid, "comm")?
+            .map(|content| String::from_utf8_lossy(content.trim_ascii_end()).into_owned()))
+    }
+
+    /// Path of the process's cgroup in the v2 tree; `None` when the process is gone or there is no such tree.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be read.
+    pub fn cgroup(&mut self, pid: u32) -> Result<Option<String>, HostError> {
+        let Some(content) = self.content(pid, "cgroup")? else {
+            return Ok(None);
+        };
+        Ok(content
+            .split(|byte| *byte == b'\n')
+            .find_map(|line| line.strip_prefix(b"0::"))
+            .map(|path| {
+                String::from_utf8_lossy(path)
+                    .trim_end_matches(" (deleted)")
+                    .to_owned()
+            }))
+    }
+
+    /// All processes, in ascending order.
+    ///
+    /// # Errors
+    /// Where /proc cannot be read.
+    pub fn pids(&self) -> Result<Vec<u32>, HostError> {
+        let fail = |source: Errno| HostError::file("read", "/proc", source);
+        let mut pids = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.dir).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            pids.extend(
+                figure(entry.file_name().to_bytes()).and_then(|pid| u32::try_from(pid).ok()),
+            );
+        }
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    fn content(&mut self, pid: u32, name: &str) -> Result<Option<&[u8]>, HostError> {
+        let path = format!("{pid}/{name}");
+        let fail = |what, error: Errno| match error {
+            Errno::NOENT | Errno::SRCH => Ok(None),
+            error => Err(HostError::file(what, Path::new("/proc").join(&path), error)),
+        };
+        let fd = match rustix::fs::openat(
+            &self.dir,
+            &path,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            FileMode::empty(),
+        ) {
+            Ok(fd) => fd,
+            Err(error) => return fail("open", error),
+        };
+        match read_at_start(fd.as_fd(), &mut self.buf) {
+            Ok(len) => Ok(Some(&self.buf[..len])),
+            Err(error) => fail("read", error),
+        }
+    }
+}
+
+fn parse_status(pid: u32, content: &[u8]) -> ProcMem {
+    let mut memory = ProcMem {
+        pid,
+        ..ProcMem::default()
+    };
+    for line in content.split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
+        let value = line[colon + 1..].trim_ascii();
+        let field = match &line[..colon] {
+            b"Name" => {
+                memory.comm = String::from_utf8_lossy(value).into_owned();
+                continue;
+            }
+            b"Tgid" => {
+                memory.pid = figure(value)
+                    .and_then(|tgid| u32::try_from(tgid).ok())
+                    .unwrap_or(pid);
+                continue;
+            }
+            b"VmRSS" => &mut memory.rss,
+            b"RssAnon" => &mut memory.anon,
+            b"RssFile" => &mut memory.file,
+            b"RssShmem" => &mut memory.shmem,
+            b"VmSwap" => &mut memory.swap,
+            b"VmSize" => &mut memory.r#virtual,
+            _ => continue,
+        };
+        *field = value
+            .strip_suffix(b" kB")
+            .and_then(figure)
+            .and_then(|kib| kib.checked_mul(1024));
+    }
+    memory
+}
+
+/// What this process costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OwnCost {
+    /// User and system CPU time of all its threads since it began, microseconds.
+    pub cpu_us: u64,
+    /// Resident bytes.
+    pub rss: Option<u64>,
+    /// Open file descriptors.
+    pub fds: Option<u64>,
+}
+
+impl OwnCost {
+    /// Measures this process. What cannot be read is absent.
+    #[must_use]
+    pub fn now() -> Self {
+        // SAFETY: all-zero bytes are a valid `rusage`, a struct of integers.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` is a writable `rusage`; the call cannot fail with these arguments and keeps nothing.
+        unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+        let micros = |time: libc::timeval| {
+            u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000
+                + u64::try_from(time.tv_usec).unwrap_or(0)
+        };
+        let page = rustix::param::page_size() as u64;
+        let rss = std::fs::read("/proc/self/statm")
+            .ok()
+            .and_then(|statm| figure(statm.split(|byte| *byte == b' ').nth(1)?))
+            .map(|pages| pages * page);
+        // The directory's own descriptor is among the entries.
+        let fds = std::fs::read_dir("/proc/self/fd")
+            .ok()
+            .map(|entries| entries.count().saturating_sub(1) as u64);
+        OwnCost {
+            cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
+            rss,
+            fds,
+        }
+    }
+}

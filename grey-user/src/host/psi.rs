@@ -1,0 +1,215 @@
+//! Pressure stall information: the figures of a pressure file, and triggers to be polled.
+//!
+//! Registering a trigger is an observation: the kernel averages somewhat more often while it is open, nothing else.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use grey_core::event::{PressureLevel, Psi};
+use rustix::fs::{Mode as FileMode, OFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::cgroupfs::{CgroupFs, open_dir};
+use super::{Host, HostError, figure};
+
+/// The machine's own pressure file.
+pub const MEMORY: &str = "/proc/pressure/memory";
+
+/// One line of a pressure file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PsiLine {
+    /// Share of the last 10 s, percent.
+    pub avg10: f64,
+    /// Share of the last minute, percent.
+    pub avg60: f64,
+    /// Share of the last five minutes, percent.
+    pub avg300: f64,
+    /// Since boot or since the cgroup began, microseconds.
+    pub total_us: u64,
+}
+
+/// A pressure file.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PsiFile {
+    /// At least one task stalled.
+    pub some: PsiLine,
+    /// All tasks stalled; absent where the kernel does not give it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full: Option<PsiLine>,
+}
+
+impl PsiFile {
+    /// Reads the content of a pressure file; `None` when it is not one.
+    #[must_use]
+    pub fn parse(content: &str) -> Option<Self> {
+        let line = |name: &str| -> Option<PsiLine> {
+            let mut fields = content
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?
+                .split(' ');
+            let mut field = |key: &str| fields.next()?.strip_prefix(key)?.strip_prefix('=');
+            Some(PsiLine {
+                avg10: field("avg10")?.parse().ok()?,
+                avg60: field("avg60")?.parse().ok()?,
+                avg300: field("avg300")?.parse().ok()?,
+                total_us: field("total")?.parse().ok()?,
+            })
+        };
+        Some(PsiFile {
+            some: line("some")?,
+            full: line("full"),
+        })
+    }
+}
+
+/// The two totals of a pressure file, without the averages; `None` when it is not one.
+#[must_use]
+pub fn parse_totals(content: &[u8]) -> Option<Psi> {
+    let total = |name: &[u8]| -> Option<u64> {
+        let line = content
+            .split(|byte| *byte == b'\n')
+            .find(|line| line.starts_with(name))?;
+        let last = line.rsplit(|byte| *byte == b' ').next()?;
+        figure(last.strip_prefix(b"total=")?)
+    };
+    Some(Psi {
+        some_us_total: total(b"some ")?,
+        full_us_total: total(b"full "),
+    })
+}
+
+/// /proc/pressure/memory; `None` where PSI is not built in or switched off.
+///
+/// # Errors
+/// Where it is there and cannot be read or understood.
+pub fn memory(host: &Host) -> Result<Option<PsiFile>, HostError> {
+    let Some(text) = host.text_opt(MEMORY)? else {
+        return Ok(None);
+    };
+    match PsiFile::parse(&text) {
+        Some(file) => Ok(Some(file)),
+        None => Err(HostError::Content {
+            path: MEMORY.into(),
+            why: "not a pressure file".to_owned(),
+        }),
+    }
+}
+
+/// A registered trigger. Poll it for `POLLPRI`; `POLLERR` means that its cgroup is gone. Dropping it ends it.
+#[derive(Debug)]
+pub struct Trigger {
+    fd: OwnedFd,
+    /// The pressure file it watches.
+    pub path: PathBuf,
+    /// The line it watches.
+    pub level: PressureLevel,
+    /// Stall time within the window that makes it fire.
+    pub threshold_us: u64,
+    /// The window, 500 ms to 10 s (whole multiples of 2 s without `CAP_SYS_RESOURCE`).
+    pub window_us: u64,
+}
+
+impl Trigger {
+    /// The descriptor alone.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for Trigger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A trigger on the whole machine: memory.pressure of the v2 root, else /proc/pressure/memory.
+///
+/// # Errors
+/// The error of the last file tried: [`HostError::Unsupported`] where PSI is absent or off.
+pub fn machine_trigger(
+    host: &Host,
+    fs: &CgroupFs,
+    level: PressureLevel,
+    threshold_us: u64,
+    window_us: u64,
+) -> Result<Trigger, HostError> {
+    cgroup_trigger(fs, "/", level, threshold_us, window_us).or_else(|_| {
+        let path = PathBuf::from(MEMORY);
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::open(host.path(&path), flags, FileMode::empty()) {
+            Ok(fd) => register(fd, path, level, threshold_us, window_us),
+            Err(error) => Err(refused(path, error)),
+        }
+    })
+}
+
+/// A trigger on one cgroup's memory.pressure.
+///
+/// # Errors
+/// [`HostError::Unsupported`] where the cgroup has no such file or takes no trigger, else why it cannot be opened.
+pub fn cgroup_trigger(
+    fs: &CgroupFs,
+    path: &str,
+    level: PressureLevel,
+    threshold_us: u64,
+    window_us: u64,
+) -> Result<Trigger, HostError> {
+    let file = fs.reach(path).join("memory.pressure");
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = open_dir(fs.dir()?, path)
+        .and_then(|dir| rustix::fs::openat(&dir, c"memory.pressure", flags, FileMode::empty()));
+    match fd {
+        Ok(fd) => register(fd, file, level, threshold_us, window_us),
+        Err(error) => Err(refused(file, error)),
+    }
+}
+
+fn register(
+    fd: OwnedFd,
+    path: PathBuf,
+    level: PressureLevel,
+    threshold_us: u64,
+    window_us: u64,
+) -> Result<Trigger, HostError> {
+    let name = match level {
+        PressureLevel::Some => "some",
+        PressureLevel::Full => "full",
+    };
+    // The NUL belongs to it, as in the example of Documentation/accounting/psi.rst: kernel/sched/psi.c puts its
+    // own NUL over the last byte it was given, which otherwise is the window's last digit.
+    let text = format!("{name} {threshold_us} {window_us}\0");
+    match rustix::io::write(&fd, text.as_bytes()) {
+        Ok(_) => Ok(Trigger {
+            fd,
+            path,
+            level,
+            threshold_us,
+            window_us,
+        }),
+        Err(error) => Err(refused(path, error)),
+    }
+}
+
+fn refused(path: PathBuf, error: Errno) -> HostError {
+    match error {
+        Errno::NOENT | Errno::NODEV => HostError::Unsupported {
+            path,
+            why: "there is no such pressure file",
+        },
+        Errno::OPNOTSUPP => HostError::Unsupported {
+            path,
+            why: "PSI is switched off (kernel command line psi=1 switches it on)",
+        },
+        Errno::INVAL => HostError::Unsupported {
+            path,
+            why: "the kernel does not take this trigger",
+        },
+        Errno::BUSY => HostError::Unsupported {
+            path,
+            why: "this descriptor has a trigger already",
+        },
+        error => HostError::file("register a trigger on", path, error),
+    }
+}
