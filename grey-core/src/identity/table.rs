@@ -47,7 +47,7 @@ pub(super) fn classify(segment: &str, above: &[&str], outer: &Identity) -> Found
         .or_else(|| colon_container(segment))
         .or_else(|| bare_id(segment, above))
         .or_else(|| pod(segment, above))
-        .or_else(|| machine(segment))
+        .or_else(|| machine(segment).filter(|found| !found.name.is_empty()))
         .or_else(|| named_child(segment, above))
         .or_else(|| part_of_container(segment, outer))
         .or_else(|| unit(segment))

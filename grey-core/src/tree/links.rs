@@ -58,21 +58,28 @@ impl Tree {
     fn relocate(&mut self, from: &str, to: &str) {
         let mut moved: Vec<u64> = self.by_path.get(from).copied().into_iter().collect();
         moved.extend(self.below(from));
+        let targets: Vec<(u64, Arc<str>)> = moved
+            .iter()
+            .filter_map(|id| {
+                let path = &self.nodes.get(id)?.path;
+                Some((*id, format!("{to}{}", &path[from.len()..]).into()))
+            })
+            .collect();
+        for (_, path) in &targets {
+            if let Some(holder) = self.by_path.get(path).copied()
+                && !moved.contains(&holder)
+            {
+                self.remove(holder);
+            }
+        }
         for id in &moved {
             if let Some(node) = self.nodes.get(id) {
                 self.by_path.remove(&node.path);
             }
         }
-        for id in &moved {
-            let Some(node) = self.nodes.get(id) else {
-                continue;
-            };
-            let path: Arc<str> = format!("{to}{}", &node.path[from.len()..]).into();
-            if let Some(holder) = self.by_path.get(&path).copied() {
-                self.remove(holder);
-            }
-            self.by_path.insert(path.clone(), *id);
-            if let Some(node) = self.nodes.get_mut(id) {
+        for (id, path) in targets {
+            self.by_path.insert(path.clone(), id);
+            if let Some(node) = self.nodes.get_mut(&id) {
                 node.path = path;
             }
         }
