@@ -103,6 +103,16 @@ impl CgroupCounters {
     }
 }
 
+/// What the kernel side tells of one slot of the counter table; the user side maps this array into memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// The cgroup whose counters the slot holds; 0 when free.
+    pub cgroup: u64,
+    /// Set by the kernel side when a counter moved, cleared by the user side before it reads them.
+    pub dirty: u64,
+}
+
 /// Growth bookkeeping of one process (key: tgid), written by the fault path.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -365,6 +375,12 @@ pub struct GrowthRecord {
     pub comm: [u8; COMM_LEN],
 }
 
+/// Where a `syscalls:sys_enter_*` record keeps its first argument; the loader compares it with the format file.
+pub const SYS_ENTER_ARGS_OFFSET: usize = 16;
+
+/// Where a `syscalls:sys_exit_*` record keeps the result; the loader compares it with the format file.
+pub const SYS_EXIT_RET_OFFSET: usize = 16;
+
 /// Offset that is not there on this kernel: what needs it is skipped and stays absent.
 pub const NO_OFFSET: u32 = u32::MAX;
 
@@ -414,8 +430,8 @@ pub struct Offsets {
     pub oc_chosen: u32,
     /// `oom_control.constraint`
     pub oc_constraint: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// `mm_struct.brk`
+    pub mm_brk: u32,
 }
 
 impl Offsets {
@@ -442,7 +458,7 @@ impl Offsets {
         oc_memcg: NO_OFFSET,
         oc_chosen: NO_OFFSET,
         oc_constraint: NO_OFFSET,
-        reserved: 0,
+        mm_brk: NO_OFFSET,
     };
 }
 
@@ -474,6 +490,7 @@ const _: () = {
     assert!(size_of::<ProcessGrowth>() == 48);
     assert!(size_of::<CgroupGrowth>() == 16);
     assert!(size_of::<LossCount>() == 16);
+    assert!(size_of::<Slot>() == 16);
     assert!(size_of::<Offsets>() == 22 * 4);
 };
 
@@ -489,4 +506,6 @@ mod pod {
     unsafe impl aya::Pod for super::LossCount {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Slot {}
 }

@@ -1,1 +1,13 @@
 //! Facts to plan to load to attach of the kernel side.
+
+mod btf;
+mod counters;
+mod facts;
+mod load;
+mod plan;
+
+pub use btf::{Btf, BtfError, Param};
+pub use counters::Counters;
+pub use facts::Facts;
+pub use load::{FAIL_VAR, Kernel, LoadError, Settings, load, start};
+pub use plan::{Probe, SYSCALL_TRACEPOINT, probes};

@@ -1,0 +1,210 @@
+//! Growth of processes and cgroups. The fault path compares the resident size with two marks of this CPU; only
+//! when one is crossed (every `GROWTH_STEP` pages) is the process looked up and its cgroup's account moved.
+
+use aya_ebpf::helpers::generated;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use grey_common::{GrowthRecord, Header, NO_INDEX, NO_OFFSET, ProcessGrowth, RecordKind, loss, rss};
+
+use crate::kernel::{Resident, current_cgroup, current_comm, current_slot, current_task, current_tgid, last, now_ns, read, resident};
+use crate::maps::{
+    CGROUP_GROWTH, GROWTH, Last, PROCESS_GROWTH, count_loss, count_record, growth_pages, growth_step, offset, page_shift, task_btf,
+};
+
+/// Called by the fault programs, preemption off.
+#[inline(always)]
+pub fn on_fault(last: *mut Last, cgroup: u64, slot: u32) {
+    let Some(resident) = current_resident() else { return };
+    check(last, cgroup, slot, resident);
+}
+
+/// Fallback where no fault program attaches: every change of a resident counter. arg 0 is the mm.
+#[btf_tracepoint(function = "rss_stat")]
+pub fn growth_rss_stat(ctx: BtfTracePointContext) -> i32 {
+    let mm: u64 = ctx.arg(0);
+    let Some(last) = last() else { return 0 };
+    // Reclaim and remote faults change other processes' counters; those are seen when they run themselves.
+    if read::<u64>(current_task(), offset!(task_mm)) != Some(mm) {
+        return 0;
+    }
+    let Some(resident) = resident(mm) else { return 0 };
+    let cgroup = current_cgroup();
+    let slot = current_slot(last, cgroup);
+    if slot != NO_INDEX {
+        check(last, cgroup, slot, resident);
+    }
+    0
+}
+
+/// After a call that faults pages in by itself (MAP_POPULATE). May be preempted, so it leaves `LAST` alone.
+#[inline(always)]
+pub fn after_populate(cgroup: u64, slot: u32) {
+    let Some(mm) = read::<u64>(current_task(), offset!(task_mm)) else { return };
+    let Some(resident) = resident(mm) else { return };
+    let _ = account(current_tgid(), cgroup, slot, &resident);
+}
+
+#[inline(always)]
+fn check(last: *mut Last, cgroup: u64, slot: u32, resident: Resident) {
+    let tgid = current_tgid();
+    // SAFETY: this CPU's entry of a per-CPU array, preemption off.
+    unsafe {
+        if (*last).tgid == tgid && resident.pages < (*last).high && resident.pages >= (*last).low {
+            return;
+        }
+    }
+    let (low, high) = account(tgid, cgroup, slot, &resident);
+    // SAFETY: as above.
+    unsafe {
+        (*last).tgid = tgid;
+        (*last).low = low;
+        (*last).high = high;
+    }
+}
+
+/// Resident size of the current process: plain loads where the kernel gives a typed task, checked reads elsewhere.
+#[inline(always)]
+fn current_resident() -> Option<Resident> {
+    if task_btf() == 0 {
+        return resident(read::<u64>(current_task(), offset!(task_mm))?);
+    }
+    if offset!(task_mm) == NO_OFFSET || offset!(mm_rss) == NO_OFFSET || offset!(mm_total_vm) == NO_OFFSET {
+        return None;
+    }
+    // SAFETY: the verifier knows the types behind this pointer and checks each offset against the kernel's BTF;
+    // a load through a bad pointer reads 0.
+    unsafe {
+        let task = generated::bpf_get_current_task_btf().cast::<u8>();
+        let mm = task.add(offset!(task_mm) as usize).cast::<*const u8>().read_volatile();
+        if mm.is_null() {
+            return None;
+        }
+        let anon = mm.add((offset!(mm_rss) + rss::ANON * offset!(mm_rss_stride)) as usize).cast::<i64>().read_volatile();
+        let file = mm.add((offset!(mm_rss) + rss::FILE * offset!(mm_rss_stride)) as usize).cast::<i64>().read_volatile();
+        let shmem = mm.add((offset!(mm_rss) + rss::SHMEM * offset!(mm_rss_stride)) as usize).cast::<i64>().read_volatile();
+        let total_vm = mm.add(offset!(mm_total_vm) as usize).cast::<u64>().read_volatile();
+        let pages = anon + file + shmem;
+        Some(Resident { pages: if pages < 0 { 0 } else { pages as u64 }, total_vm })
+    }
+}
+
+/// Moves the accounts of a process and its cgroup and sends what crossed the threshold. Returns the marks between
+/// which the process need not be looked at again.
+#[inline(never)]
+fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64) {
+    let now = now_ns();
+    let (pages, total_vm) = (resident.pages, resident.total_vm);
+    let Some(entry) = PROCESS_GROWTH.get_ptr_mut(&tgid) else {
+        let entry = ProcessGrowth {
+            base_pages: pages,
+            seen_pages: pages,
+            base_ns: now,
+            charged_pages: 0,
+            total_vm,
+            index: slot,
+            reported: 0,
+        };
+        if PROCESS_GROWTH.insert(&tgid, &entry, 0).is_err() {
+            count_loss(loss::PROCESS_TABLE, true);
+        }
+        return marks(pages, pages);
+    };
+    // SAFETY: a live map value. Two threads of one process may race here; the worst is one report too many, which
+    // the user side drops.
+    unsafe {
+        let mut delta = pages as i64 - (*entry).seen_pages as i64;
+        (*entry).seen_pages = pages;
+        (*entry).total_vm = total_vm;
+        if (*entry).index != slot {
+            // It moved: what it grew before stays with the old cgroup.
+            (*entry).index = slot;
+            (*entry).charged_pages = 0;
+        }
+        if pages < (*entry).base_pages {
+            (*entry).base_pages = pages;
+            (*entry).base_ns = now;
+        }
+        let grown = pages - (*entry).base_pages;
+        if grown >= growth_pages() {
+            send(RecordKind::ProcessGrowth, tgid, cgroup, grown, now - (*entry).base_ns, resident);
+            // Told as the process's growth, so it leaves the cgroup's account.
+            delta -= (*entry).charged_pages + delta;
+            (*entry).charged_pages = 0;
+            (*entry).base_pages = pages;
+            (*entry).base_ns = now;
+            (*entry).reported = 1;
+        } else {
+            (*entry).charged_pages += delta;
+        }
+        charge(tgid, cgroup, slot, delta, now, resident);
+        marks((*entry).base_pages, pages)
+    }
+}
+
+#[inline(always)]
+fn marks(base: u64, pages: u64) -> (u64, u64) {
+    let step = growth_step();
+    let low = if pages > step { pages - step } else { 0 };
+    let at_threshold = base + growth_pages();
+    let at_step = pages + step;
+    (low, if at_step < at_threshold { at_step } else { at_threshold })
+}
+
+/// Moves the growth account of a cgroup by `delta` pages.
+#[inline(always)]
+fn charge(tgid: u32, cgroup: u64, slot: u32, delta: i64, now: u64, resident: &Resident) {
+    let Some(account) = CGROUP_GROWTH.get_ptr_mut(slot) else { return };
+    // SAFETY: a live array entry; the add is atomic, the rest tolerates a lost race as above.
+    unsafe {
+        if (*account).since_ns == 0 {
+            (*account).since_ns = now;
+        }
+        if delta != 0 {
+            crate::maps::add((&raw mut (*account).pages).cast::<u64>(), delta as u64);
+        }
+        let pages = core::ptr::read_volatile(&raw const (*account).pages);
+        if pages < 0 {
+            // Below the last low-water mark: that is the new mark.
+            (*account).pages = 0;
+            (*account).since_ns = now;
+        } else if pages as u64 >= growth_pages() {
+            send(RecordKind::CgroupGrowth, tgid, cgroup, pages as u64, now - (*account).since_ns, resident);
+            (*account).pages = 0;
+            (*account).since_ns = now;
+        }
+    }
+}
+
+/// Takes a process out of the tables: it ended, or became another program.
+#[inline(always)]
+pub fn forget(tgid: u32) -> bool {
+    let Some(entry) = PROCESS_GROWTH.get_ptr_mut(&tgid) else { return false };
+    // SAFETY: a live map value and a live array entry.
+    let reported = unsafe {
+        if let Some(account) = CGROUP_GROWTH.get_ptr_mut((*entry).index) {
+            crate::maps::add((&raw mut (*account).pages).cast::<u64>(), (-(*entry).charged_pages) as u64);
+        }
+        (*entry).reported != 0
+    };
+    let _ = PROCESS_GROWTH.remove(&tgid);
+    reported
+}
+
+#[inline(always)]
+fn send(kind: RecordKind, tgid: u32, cgroup: u64, pages: u64, since_ns: u64, resident: &Resident) {
+    let room = GROWTH.reserve::<GrowthRecord>(0);
+    count_record(kind, room.is_none());
+    let Some(mut room) = room else { return };
+    let shift = page_shift();
+    room.write(GrowthRecord {
+        header: Header { kind: kind as u32, size: size_of::<GrowthRecord>() as u32, ktime_ns: now_ns(), cgroup },
+        bytes: pages << shift,
+        since_ns,
+        rss: resident.pages << shift,
+        total_vm: resident.total_vm << shift,
+        pid: tgid,
+        reserved: 0,
+        comm: current_comm(),
+    });
+    room.submit(0);
+}

@@ -1,0 +1,189 @@
+//! Reads of kernel structures through the offsets the loader found, and the slot of a cgroup.
+
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated};
+use grey_common::{COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, UNKNOWN, loss, rss};
+
+use crate::maps::{CGROUP_SLOT, COUNTERS, FREE_SLOTS, LAST, SLOTS, count_loss, offset};
+
+/// Reads a field of a kernel structure; `None` when the offset is unknown, the pointer null or the read faults.
+#[inline(always)]
+pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 || offset == NO_OFFSET {
+        return None;
+    }
+    // SAFETY: bpf_probe_read_kernel checks the address itself.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+#[inline(always)]
+pub fn current_task() -> u64 {
+    // SAFETY: no arguments, always valid.
+    unsafe { generated::bpf_get_current_task() }
+}
+
+/// The thread, as the key of a pending table.
+#[inline(always)]
+pub fn current_thread() -> u64 {
+    bpf_get_current_pid_tgid()
+}
+
+#[inline(always)]
+pub fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+#[inline(always)]
+pub fn current_cgroup() -> u64 {
+    // SAFETY: no arguments, always valid.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: no arguments, always valid.
+    unsafe { generated::bpf_ktime_get_ns() }
+}
+
+#[inline(always)]
+pub fn current_comm() -> [u8; COMM_LEN] {
+    aya_ebpf::helpers::bpf_get_current_comm().unwrap_or([0; COMM_LEN])
+}
+
+/// v2 id of a `struct cgroup`, 0 when unknown.
+#[inline(always)]
+pub fn cgroup_id(cgroup: u64) -> u64 {
+    let Some(node) = read::<u64>(cgroup, offset!(cgroup_kn)) else { return 0 };
+    read::<u64>(node, offset!(kn_id)).unwrap_or(0)
+}
+
+/// v2 cgroup id of a task, 0 when unknown.
+#[inline(always)]
+pub fn task_cgroup_id(task: u64) -> u64 {
+    let Some(set) = read::<u64>(task, offset!(task_cgroups)) else { return 0 };
+    let Some(cgroup) = read::<u64>(set, offset!(css_set_dfl_cgrp)) else { return 0 };
+    cgroup_id(cgroup)
+}
+
+/// v2 cgroup id of a `struct mem_cgroup`, 0 when unknown.
+#[inline(always)]
+pub fn memcg_id(memcg: u64) -> u64 {
+    if memcg == 0 || offset!(memcg_css) == NO_OFFSET {
+        return 0;
+    }
+    let Some(cgroup) = read::<u64>(memcg + u64::from(offset!(memcg_css)), offset!(css_cgroup)) else { return 0 };
+    cgroup_id(cgroup)
+}
+
+/// One rss counter of an mm in pages; per-CPU parts not yet folded in may make it negative, which is 0 here.
+#[inline(always)]
+pub fn rss_pages(mm: u64, member: u32) -> Option<u64> {
+    if offset!(mm_rss) == NO_OFFSET {
+        return None;
+    }
+    let pages = read::<i64>(mm, offset!(mm_rss) + member * offset!(mm_rss_stride))?;
+    Some(if pages < 0 { 0 } else { pages as u64 })
+}
+
+/// One rss counter in bytes, or [`UNKNOWN`].
+#[inline(always)]
+pub fn rss_bytes(mm: u64, member: u32, shift: u64) -> u64 {
+    match rss_pages(mm, member) {
+        Some(pages) => pages << shift,
+        None => UNKNOWN,
+    }
+}
+
+/// What a fault needs of the current process.
+#[derive(Clone, Copy)]
+pub struct Resident {
+    /// anon + file + shmem, pages.
+    pub pages: u64,
+    /// total_vm, pages.
+    pub total_vm: u64,
+}
+
+/// Resident and virtual size of `mm` by checked reads.
+#[inline(always)]
+pub fn resident(mm: u64) -> Option<Resident> {
+    Some(Resident {
+        pages: rss_pages(mm, rss::ANON)? + rss_pages(mm, rss::FILE)? + rss_pages(mm, rss::SHMEM)?,
+        total_vm: read::<u64>(mm, offset!(mm_total_vm)).unwrap_or(0),
+    })
+}
+
+/// The slot of `cgroup`, made if it has none yet; [`NO_INDEX`] when all are in use (counted).
+#[inline(always)]
+pub fn slot_of(cgroup: u64) -> u32 {
+    if let Some(slot) = CGROUP_SLOT.get_ptr(&cgroup) {
+        // SAFETY: a live map value; a slot is a single word.
+        return unsafe { *slot };
+    }
+    new_slot(cgroup)
+}
+
+#[inline(never)]
+fn new_slot(cgroup: u64) -> u32 {
+    let Ok(Some(slot)) = FREE_SLOTS.pop() else {
+        count_loss(loss::CGROUP_SLOTS, true);
+        return NO_INDEX;
+    };
+    const BPF_NOEXIST: u64 = 1;
+    if CGROUP_SLOT.insert(&cgroup, &slot, BPF_NOEXIST).is_err() {
+        // Another CPU was faster, or the table is full: the slot goes back.
+        let _ = FREE_SLOTS.push(slot, 0);
+        return match CGROUP_SLOT.get_ptr(&cgroup) {
+            // SAFETY: a live map value.
+            Some(slot) => unsafe { *slot },
+            None => {
+                count_loss(loss::CGROUP_SLOTS, true);
+                NO_INDEX
+            }
+        };
+    }
+    if let Some(entry) = SLOTS.get_ptr_mut(slot) {
+        // SAFETY: a live array entry; nobody else holds this slot.
+        unsafe { (*entry).cgroup = cgroup };
+    }
+    slot
+}
+
+/// The current cgroup's slot through this CPU's memory of the last one. Only for hooks that run with preemption
+/// off (tracepoints): elsewhere the two words could be read half changed.
+#[inline(always)]
+pub fn current_slot(last: *mut crate::maps::Last, cgroup: u64) -> u32 {
+    // SAFETY: `last` is this CPU's entry of a per-CPU array and preemption is off.
+    unsafe {
+        if (*last).cgroup == cgroup {
+            return (*last).slot;
+        }
+        let slot = slot_of(cgroup);
+        if slot != NO_INDEX {
+            (*last).cgroup = cgroup;
+            (*last).slot = slot;
+        }
+        slot
+    }
+}
+
+/// This CPU's memory of its last look-ups.
+#[inline(always)]
+pub fn last() -> Option<*mut crate::maps::Last> {
+    LAST.get_ptr_mut(0)
+}
+
+/// The counters of a slot on this CPU, marked as changed.
+#[inline(always)]
+pub fn counters(slot: u32) -> Option<*mut CgroupCounters> {
+    if slot == NO_INDEX {
+        return None;
+    }
+    let entry = SLOTS.get_ptr_mut(slot)?;
+    let counters = COUNTERS.get_ptr_mut(slot)?;
+    // SAFETY: a live array entry. Written only when clear, so that CPUs share the line while nobody reads it.
+    unsafe {
+        if core::ptr::read_volatile(&raw const (*entry).dirty) == 0 {
+            core::ptr::write_volatile(&raw mut (*entry).dirty, 1);
+        }
+    }
+    Some(counters)
+}

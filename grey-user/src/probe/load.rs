@@ -1,0 +1,336 @@
+//! Loads the object, attaches each probe in the cheapest way that works, and keeps what is attached.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use aya::maps::{HashMap, Map, MapData, MapError, RingBuf, Stack};
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, TracePoint};
+use aya::sys::{BpfHelper, is_helper_supported};
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use grey_common::{LAYOUT_VERSION, NO_OFFSET};
+use thiserror::Error;
+
+use super::counters::Counters;
+use super::facts::Facts;
+use super::plan::{self, Hook, Probe, RecordOffsets, SYSCALL_TRACEPOINT, WITHIN_FAULTS, Way};
+use crate::doctor::ProbeStatus;
+
+/// The committed kernel object.
+const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../grey-ebpf/object/grey.bpf.o");
+
+/// Names probes that are to fail, for tests: `oom_victim,vm_mmap=fexit`.
+pub const FAIL_VAR: &str = "GREY_EBPF_FAIL_PROBES";
+
+/// Why the kernel side could not be loaded at all.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The object was refused as a whole.
+    #[error("kernel object: {0}")]
+    Object(String),
+    /// A map of the object is missing or of another type.
+    #[error("kernel object: map {0}: {1}")]
+    Map(&'static str, String),
+}
+
+/// What the user may set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Growth that makes an event, bytes; 0 for none.
+    pub growth_bytes: u64,
+    /// A reclaim run at least this long makes an event.
+    pub stall_ns: u64,
+    /// Bytes of each ring, a power of two times the page size.
+    pub ring_bytes: u32,
+    /// Cgroups that can be counted at the same time.
+    pub cgroup_slots: u32,
+    /// Processes whose growth can be followed at the same time.
+    pub process_slots: u32,
+    /// Whether syscall tracepoints may be used as the last resort.
+    pub syscall_tracepoints: bool,
+    /// `probe` or `probe=way` that must fail.
+    pub fail: BTreeSet<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            growth_bytes: 16 << 20,
+            stall_ns: 10_000_000,
+            ring_bytes: 256 << 10,
+            cgroup_slots: 1024,
+            process_slots: 8192,
+            syscall_tracepoints: true,
+            fail: BTreeSet::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Takes the probes that are to fail from [`FAIL_VAR`].
+    #[must_use]
+    pub fn with_fail_switch(mut self) -> Self {
+        if let Ok(list) = std::env::var(FAIL_VAR) {
+            self.fail = list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        }
+        self
+    }
+
+    fn must_fail(&self, probe: &str, way: &str) -> bool {
+        self.fail.contains(probe) || self.fail.contains(&format!("{probe}={way}")) || self.fail.contains("all")
+    }
+}
+
+/// The attached kernel side. Dropping it detaches every program; so does the end of the process.
+pub struct Kernel {
+    /// OOM, stalls, lifecycle.
+    pub rare: RingBuf<MapData>,
+    /// Growth.
+    pub growth: RingBuf<MapData>,
+    /// Counters by cgroup, losses.
+    pub counters: Counters,
+    /// Each probe, attached or not.
+    pub probes: Vec<ProbeStatus>,
+    own: HashMap<MapData, u32, u32>,
+    ebpf: Ebpf,
+}
+
+impl Kernel {
+    /// Whether the probe is attached in some way.
+    #[must_use]
+    pub fn has(&self, probe: &str) -> bool {
+        self.probes.iter().any(|status| status.name == probe && status.attached.is_some())
+    }
+
+    /// Counts reclaim by this process as our own from now on.
+    pub fn mark_own(&mut self, tgid: u32) -> Result<(), MapError> {
+        self.own.insert(tgid, 1, 0)
+    }
+
+    /// Run time of all our programs, while `kernel.bpf_stats_enabled` is on.
+    #[must_use]
+    pub fn run_time_ns(&self) -> u64 {
+        self.ebpf
+            .programs()
+            .filter_map(|(_, program)| program.info().ok())
+            .map(|info| info.run_time().as_nanos() as u64)
+            .sum()
+    }
+}
+
+/// Loads and attaches what this kernel allows. Fails only if not even the maps can be made.
+pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
+    let records = RecordOffsets::read(facts);
+    let page = rustix::param::page_size() as u64;
+    let growth_pages = settings.growth_bytes / page;
+    let task_btf = u32::from(
+        is_helper_supported(aya::programs::ProgramType::TracePoint, BpfHelper::BPF_FUNC_get_current_task_btf).unwrap_or(false),
+    );
+    let growth_within_faults = growth_possible(facts).is_ok() && !settings.must_fail("growth", WITHIN_FAULTS) && growth_pages > 0;
+    let growth_on_fault = u32::from(growth_within_faults);
+    let growth_step = (growth_pages / 16).max(1);
+    let page_shift = u64::from(page.trailing_zeros());
+    let never = u64::MAX >> page_shift;
+    let growth_limit = if growth_pages == 0 { never } else { growth_pages };
+    let vmlinux = if facts.btf_error.is_none() { Btf::from_sys_fs().ok() } else { None };
+
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(vmlinux.as_ref())
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .override_global("OFFSETS", &facts.offsets, true)
+        .override_global("GROWTH_PAGES", &growth_limit, true)
+        .override_global("GROWTH_STEP", &growth_step, true)
+        .override_global("STALL_NS", &settings.stall_ns, true)
+        .override_global("PAGE_SHIFT", &page_shift, true)
+        .override_global("TASK_BTF", &task_btf, true)
+        .override_global("GROWTH_ON_FAULT", &growth_on_fault, true)
+        .override_global("RECORD_FAULT_ERROR", &records.fault_error, true)
+        .override_global("RECORD_VICTIM_PID", &records.victim_pid, true)
+        .override_global("RECORD_RECLAIMED", &records.reclaimed, true)
+        .override_global("LAYOUT", &LAYOUT_VERSION, true)
+        .map_max_entries("RARE", settings.ring_bytes)
+        .map_max_entries("GROWTH", settings.ring_bytes)
+        .map_max_entries("PROCESS_GROWTH", settings.process_slots);
+    for map in ["CGROUP_SLOT", "FREE_SLOTS", "SLOTS", "COUNTERS", "CGROUP_GROWTH"] {
+        loader.map_max_entries(map, settings.cgroup_slots);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(one_line(&error)))?;
+
+    // Slots are handed out from the end of the stack; 0 stands for none.
+    let mut free: Stack<MapData, u32> = take(&mut ebpf, "FREE_SLOTS")?;
+    for slot in (1..settings.cgroup_slots).rev() {
+        free.push(slot, 0).map_err(|error| LoadError::Map("FREE_SLOTS", one_line(&error)))?;
+    }
+    let counters = Counters::new(&mut ebpf, free, settings.cgroup_slots)?;
+    let rare = take(&mut ebpf, "RARE")?;
+    let growth = take(&mut ebpf, "GROWTH")?;
+    let own = take(&mut ebpf, "OWN_TGIDS")?;
+    let mut probes: Vec<ProbeStatus> = Vec::new();
+    for probe in plan::probes() {
+        let status = attach_probe(&mut ebpf, facts, settings, vmlinux.as_ref(), &probe, &probes, growth_within_faults);
+        probes.push(status);
+    }
+    Ok(Kernel { rare, growth, counters, probes, own, ebpf })
+}
+
+/// Takes a map out of the object as the type it must have.
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
+    let map = ebpf.take_map(name).ok_or_else(|| LoadError::Map(name, "missing".to_owned()))?;
+    T::try_from(map).map_err(|error| LoadError::Map(name, one_line(&error)))
+}
+
+fn growth_possible(facts: &Facts) -> Result<(), String> {
+    let offsets = &facts.offsets;
+    if [offsets.task_mm, offsets.mm_rss, offsets.mm_total_vm].contains(&NO_OFFSET) {
+        return Err(facts.btf_error.clone().unwrap_or_else(|| facts.missing.join("; ")));
+    }
+    Ok(())
+}
+
+/// Tries the ways of a probe in order.
+fn attach_probe(
+    ebpf: &mut Ebpf,
+    facts: &Facts,
+    settings: &Settings,
+    vmlinux: Option<&Btf>,
+    probe: &Probe,
+    before: &[ProbeStatus],
+    growth_within_faults: bool,
+) -> ProbeStatus {
+    let mut reasons: Vec<String> = Vec::new();
+    for way in &probe.ways {
+        let result = if settings.must_fail(probe.name, way.label) {
+            Err(format!("made to fail by {FAIL_VAR}"))
+        } else if way.label == WITHIN_FAULTS {
+            let faults = before.iter().any(|status| status.name == "fault_user" && status.attached.is_some());
+            match growth_possible(facts) {
+                Err(reason) => Err(reason),
+                Ok(()) if settings.growth_bytes == 0 => Err("switched off by --growth 0".to_owned()),
+                Ok(()) if !faults => Err("fault_user is not attached".to_owned()),
+                Ok(()) if growth_within_faults => Ok(()),
+                Ok(()) => Err("switched off".to_owned()),
+            }
+        } else if way.label == SYSCALL_TRACEPOINT && !settings.syscall_tracepoints {
+            Err("syscall tracepoints are not allowed (--syscall-tracepoints)".to_owned())
+        } else if probe.name == "growth" {
+            growth_possible(facts).and_then(|()| {
+                if settings.growth_bytes == 0 { Err("switched off".to_owned()) } else { attach_way(ebpf, facts, vmlinux, way) }
+            })
+        } else {
+            attach_way(ebpf, facts, vmlinux, way)
+        };
+        match result {
+            Ok(()) => {
+                return ProbeStatus {
+                    name: probe.name.to_owned(),
+                    family: probe.family.to_owned(),
+                    attached: Some(way.label.to_owned()),
+                    hook: probe.hook.to_owned(),
+                    cost: way.cost.map(str::to_owned),
+                    lost: None,
+                    reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+                };
+            }
+            Err(reason) => {
+                tracing::debug!(probe = probe.name, way = way.label, %reason, "not attached");
+                reasons.push(format!("{}: {reason}", way.label));
+            }
+        }
+    }
+    ProbeStatus {
+        name: probe.name.to_owned(),
+        family: probe.family.to_owned(),
+        attached: None,
+        hook: probe.hook.to_owned(),
+        cost: None,
+        lost: Some(probe.lost.to_owned()),
+        reason: Some(reasons.join("; ")),
+    }
+}
+
+/// Loads and attaches all programs of a way; on any error none of them stays.
+fn attach_way(ebpf: &mut Ebpf, facts: &Facts, vmlinux: Option<&Btf>, way: &Way) -> Result<(), String> {
+    for (_, hook) in &way.programs {
+        plan::check(facts, *hook)?;
+    }
+    for (n, (program, hook)) in way.programs.iter().enumerate() {
+        if let Err(reason) = attach(ebpf, vmlinux, program, *hook) {
+            for (program, hook) in &way.programs[..=n] {
+                unload(ebpf, program, *hook);
+            }
+            return Err(reason);
+        }
+    }
+    Ok(())
+}
+
+fn attach(ebpf: &mut Ebpf, vmlinux: Option<&Btf>, name: &str, hook: Hook) -> Result<(), String> {
+    let btf = || vmlinux.ok_or("aya could not read the kernel's BTF");
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    let wrong_type = |error: ProgramError| format!("program {name}: {error}");
+    let result = match hook {
+        Hook::Btf(tracepoint, _) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(wrong_type)?;
+            program.load(tracepoint, btf()?).and_then(|()| program.attach().map(drop))
+        }
+        Hook::Fentry(function) => {
+            let program: &mut FEntry = program.try_into().map_err(wrong_type)?;
+            program.load(function, btf()?).and_then(|()| program.attach().map(drop))
+        }
+        Hook::Fexit(function) => {
+            let program: &mut FExit = program.try_into().map_err(wrong_type)?;
+            program.load(function, btf()?).and_then(|()| program.attach().map(drop))
+        }
+        Hook::Kprobe(function) | Hook::Kretprobe(function) => {
+            let program: &mut KProbe = program.try_into().map_err(wrong_type)?;
+            program.load().and_then(|()| program.attach(function, 0).map(drop))
+        }
+        Hook::Record(category, event) => {
+            let program: &mut TracePoint = program.try_into().map_err(wrong_type)?;
+            program.load().and_then(|()| program.attach(category, event).map(drop))
+        }
+    };
+    result.map_err(|error| format!("program {name}: {}", one_line(&error)))
+}
+
+fn unload(ebpf: &mut Ebpf, name: &str, hook: Hook) {
+    let Some(program) = ebpf.program_mut(name) else { return };
+    // An error here means it was never loaded.
+    let _ = match hook {
+        Hook::Btf(..) => <&mut BtfTracePoint>::try_from(program).and_then(|program| program.unload()),
+        Hook::Fentry(_) => <&mut FEntry>::try_from(program).and_then(|program| program.unload()),
+        Hook::Fexit(_) => <&mut FExit>::try_from(program).and_then(|program| program.unload()),
+        Hook::Kprobe(_) | Hook::Kretprobe(_) => <&mut KProbe>::try_from(program).and_then(|program| program.unload()),
+        Hook::Record(..) => <&mut TracePoint>::try_from(program).and_then(|program| program.unload()),
+    };
+}
+
+/// An error and its causes on one line; of a verifier log only the last line that says something.
+pub(super) fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let full = error.to_string();
+        let mut lines = full.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("processed "));
+        let first = lines.next().unwrap_or_default().to_owned();
+        let part = match lines.next_back() {
+            Some(last) => format!("{first} … {last}"),
+            None => first,
+        };
+        if !text.contains(&part) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&part);
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// Facts, settings and the attached kernel side in one call.
+pub fn start(root: &Path, settings: &Settings) -> (Facts, Result<Kernel, LoadError>) {
+    let facts = Facts::read(root);
+    let kernel = load(&facts, settings);
+    (facts, kernel)
+}
