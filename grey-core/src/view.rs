@@ -118,7 +118,7 @@ impl Model {
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
             Body::Oom { .. } | Body::Stall { .. } | Body::Pressure { .. } => {
-                self.alerts.push(Alert::of(event), self.elapsed_us)
+                self.alerts.push(Alert::of(event), self.elapsed_us);
             }
             Body::Health { health } => self.take_health(event, health),
         }

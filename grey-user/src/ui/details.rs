@@ -1,0 +1,358 @@
+//! All figures of one cgroup, with their rates and a chart of its recent past.
+
+use grey_core::event::{Limit, Sample};
+use grey_core::units::{format_bytes, format_duration_us};
+use grey_core::view::{Basis, Entry, HISTORY, LimitKind, Model, Rates, printable};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+
+use super::panes::{Line, rule};
+use super::state::UiState;
+use super::table::put_right;
+use super::theme::Theme;
+use super::{chart, figure};
+
+const COLUMN: u16 = 38;
+const GAP: u16 = 3;
+
+/// A line of the list: the name of a group, or a figure with what is known of its rate.
+enum Item {
+    Group(&'static str),
+    Figure {
+        name: &'static str,
+        value: String,
+        rate: String,
+    },
+}
+
+/// Draws the figures of the cgroup at `path`.
+pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, path: &str, state: &mut UiState) {
+    let theme = state.theme;
+    if area.height == 0 {
+        return;
+    }
+    let shown = printable(path);
+    let title = figure::fit(&shown, usize::from(area.width.saturating_sub(6)));
+    rule(buf, area, &title, true, theme);
+    let Some(entry) = model.get(path) else {
+        let text = "no figures: it is gone, or it was never sampled";
+        buf.set_stringn(
+            area.x + 2,
+            area.y + 2,
+            text,
+            usize::from(area.width),
+            theme.dim(),
+        );
+        return;
+    };
+    identity(
+        buf,
+        Rect {
+            y: area.y + 1,
+            height: 1,
+            ..area
+        },
+        model,
+        entry,
+        theme,
+    );
+    let chart_height = (area.height / 4).clamp(0, 12);
+    let list = Rect {
+        y: area.y + 2,
+        height: area.height.saturating_sub(2 + chart_height + 1),
+        ..area
+    };
+    let items = items(entry.sample(), model.rates(entry), model, entry);
+    draw_items(buf, list, &items, state);
+    if chart_height >= 3 {
+        let top = Rect {
+            y: list.bottom(),
+            height: 1,
+            ..area
+        };
+        let (what, name): (&str, fn(f64) -> String) = match entry.basis() {
+            Basis::Anon => ("anon + swap", chart::byte_level),
+            Basis::Memory => ("memory", chart::byte_level),
+            Basis::Faults => ("faults/s", chart::count_level),
+        };
+        let span = model.tick() * HISTORY as u32;
+        let span = format_duration_us(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
+        rule(buf, top, &format!("{what}, last {span}"), false, theme);
+        let area = Rect {
+            y: top.bottom(),
+            height: chart_height,
+            ..area
+        };
+        chart::levels(buf, area, &model.levels(entry, HISTORY), name, theme);
+    }
+}
+
+fn identity(buf: &mut Buffer, area: Rect, model: &Model, entry: &Entry, theme: Theme) {
+    let mut line = Line {
+        buf,
+        x: area.x + 2,
+        y: area.y,
+        end: area.right(),
+    };
+    line.put(entry.kind(), theme.heading());
+    line.put(&printable(entry.name()), theme.text());
+    if let Some(id) = entry.id() {
+        line.put(&format!("id {id}"), theme.dim());
+    }
+    let age = u64::try_from(model.age(entry).as_micros()).unwrap_or(u64::MAX);
+    line.put(
+        &format!("sampled {} UTC", figure::time_of_day(entry.ts())),
+        theme.dim(),
+    );
+    if model.is_stale(entry) {
+        line.put(
+            &format!("({} ago: quiet, no rates)", format_duration_us(age)),
+            theme.warning(),
+        );
+    }
+    if entry.lossy() {
+        line.put("events lost: counts are too low", theme.warning());
+    }
+}
+
+fn draw_items(buf: &mut Buffer, area: Rect, items: &[Item], state: &mut UiState) {
+    let height = usize::from(area.height);
+    if height == 0 {
+        return;
+    }
+    let columns = usize::from(((area.width + GAP) / (COLUMN + GAP)).max(1));
+    // Columns are filled one after the other; with too little room for all, the list scrolls by lines.
+    let needed = items.len().div_ceil(columns).max(height);
+    state.details.scroll(needed, height);
+    let width = COLUMN.min(area.width);
+    for column in 0..columns {
+        let from = column * needed + state.details.offset;
+        let until = ((column + 1) * needed).min(from + height);
+        for (line, item) in items.iter().take(until).skip(from).enumerate() {
+            let x = area.x + column as u16 * (COLUMN + GAP);
+            draw_item(
+                buf,
+                Rect {
+                    x,
+                    y: area.y + line as u16,
+                    width,
+                    height: 1,
+                },
+                item,
+                state.theme,
+            );
+        }
+    }
+}
+
+fn draw_item(buf: &mut Buffer, area: Rect, item: &Item, theme: Theme) {
+    let width = usize::from(area.width);
+    match item {
+        Item::Group(name) => {
+            buf.set_stringn(area.x, area.y, *name, width, theme.heading());
+        }
+        Item::Figure { name, value, rate } => {
+            buf.set_stringn(
+                area.x + 2,
+                area.y,
+                *name,
+                width.saturating_sub(2),
+                theme.dim(),
+            );
+            let style = |text: &str| -> Style {
+                if text == figure::UNKNOWN || text == "0" {
+                    theme.dim()
+                } else {
+                    theme.text()
+                }
+            };
+            put_right(buf, area.x + 13, area.y, value, 14, style(value));
+            put_right(
+                buf,
+                area.x + 28,
+                area.y,
+                rate,
+                width.saturating_sub(28) as u16,
+                style(rate),
+            );
+        }
+    }
+}
+
+fn items(sample: &Sample, rates: &Rates, model: &Model, entry: &Entry) -> Vec<Item> {
+    // Every field is named, so that a new one is not forgotten here.
+    let Sample {
+        mem,
+        faults,
+        vm,
+        reclaim,
+        psi,
+        events,
+        processes,
+    } = sample;
+    let faults = faults.clone().unwrap_or_default();
+    let vm = vm.clone().unwrap_or_default();
+    let reclaim = reclaim.clone().unwrap_or_default();
+    let event =
+        |of: fn(&grey_core::event::MemEvents) -> u64| figure::total(events.as_ref().map(of));
+    let us = |figure: Option<u64>| figure.map_or(figure::UNKNOWN.to_owned(), format_duration_us);
+    let change =
+        |rate: Option<f64>| rate.map_or(String::new(), |_| format!("{}/s", figure::change(rate)));
+    let flow =
+        |rate: Option<f64>| rate.map_or(String::new(), |_| format!("{}/s", figure::flow(rate)));
+    let count =
+        |rate: Option<f64>| rate.map_or(String::new(), |_| format!("{}/s", figure::count(rate)));
+    let stall =
+        |rate: Option<f64>| rate.map_or(String::new(), |_| format!("{}/s", figure::stall(rate)));
+    let share = |rate: Option<f64>| rate.map_or(String::new(), |_| figure::percent(rate));
+    let use_of = model
+        .limit(entry)
+        .map_or(figure::UNKNOWN.to_owned(), |limit| {
+            let whose = if limit.owner.path() == entry.path() {
+                ""
+            } else {
+                "↑"
+            };
+            let file = match limit.kind {
+                LimitKind::Max => "max",
+                LimitKind::High => "high",
+            };
+            format!(
+                "{whose}{} of {file}",
+                figure::percent(Some(limit.ratio * 100.0))
+            )
+        });
+    let mut list = List(Vec::with_capacity(48));
+    list.group("memory");
+    list.plain("current", figure::bytes(mem.current), change(rates.memory));
+    list.plain("anon", figure::bytes(mem.anon), change(rates.growth));
+    list.plain("swap", figure::bytes(mem.swap), String::new());
+    list.plain("file", figure::bytes(mem.file), String::new());
+    list.plain("shmem", figure::bytes(mem.shmem), String::new());
+    list.plain("kernel", figure::bytes(mem.kernel), String::new());
+    list.plain("slab", figure::bytes(mem.slab), String::new());
+    list.plain("page tables", figure::bytes(mem.pagetables), String::new());
+    list.plain("sockets", figure::bytes(mem.sock), String::new());
+    list.plain("max", limit_text(mem.max), String::new());
+    list.plain("high", limit_text(mem.high), String::new());
+    list.plain("limit used", use_of, String::new());
+    list.plain("processes", figure::total(*processes), String::new());
+    list.group("page faults");
+    list.plain(
+        "minor",
+        figure::total(faults.minor_total),
+        count(rates.faults),
+    );
+    list.plain(
+        "major",
+        figure::total(faults.major_total),
+        count(rates.major),
+    );
+    list.plain(
+        "user read",
+        figure::total(faults.user_read_total),
+        String::new(),
+    );
+    list.plain(
+        "user write",
+        figure::total(faults.user_write_total),
+        String::new(),
+    );
+    list.plain(
+        "user exec",
+        figure::total(faults.user_exec_total),
+        String::new(),
+    );
+    list.plain("kernel", figure::total(faults.kernel_total), String::new());
+    list.group("virtual memory");
+    list.plain("size", figure::bytes(vm.r#virtual), String::new());
+    list.plain("mapped", figure::bytes(vm.mapped_total), flow(rates.mapped));
+    list.plain(
+        "unmapped",
+        figure::bytes(vm.unmapped_total),
+        flow(rates.unmapped),
+    );
+    list.plain(
+        "released",
+        figure::bytes(vm.released_total),
+        flow(rates.released),
+    );
+    list.plain(
+        "map calls",
+        figure::total(vm.map_calls_total),
+        String::new(),
+    );
+    list.plain(
+        "unmap calls",
+        figure::total(vm.unmap_calls_total),
+        String::new(),
+    );
+    list.plain(
+        "releases",
+        figure::total(vm.release_calls_total),
+        String::new(),
+    );
+    list.group("reclaim");
+    list.plain("stall", us(reclaim.stall_us_total), stall(rates.stall));
+    list.plain("direct", us(reclaim.direct_us_total), String::new());
+    list.plain("cgroup", us(reclaim.memcg_us_total), String::new());
+    list.plain("kswapd", us(reclaim.kswapd_us_total), String::new());
+    list.plain(
+        "pages",
+        figure::total(reclaim.pages_total),
+        count(rates.reclaimed),
+    );
+    list.plain(
+        "refaults",
+        figure::total(reclaim.refault_total),
+        count(rates.refaults),
+    );
+    list.plain("own time", us(reclaim.own_us_total), String::new());
+    list.plain(
+        "own pages",
+        figure::total(reclaim.own_pages_total),
+        String::new(),
+    );
+    list.group("pressure");
+    list.plain(
+        "some",
+        us(psi.as_ref().map(|psi| psi.some_us_total)),
+        share(rates.psi_some),
+    );
+    list.plain(
+        "full",
+        us(psi.as_ref().and_then(|psi| psi.full_us_total)),
+        share(rates.psi_full),
+    );
+    list.group("memory.events");
+    list.plain("high", event(|events| events.high_total), String::new());
+    list.plain("max", event(|events| events.max_total), String::new());
+    list.plain("oom", event(|events| events.oom_total), String::new());
+    list.plain(
+        "oom_kill",
+        event(|events| events.oom_kill_total),
+        String::new(),
+    );
+    list.0
+}
+
+struct List(Vec<Item>);
+
+impl List {
+    fn group(&mut self, name: &'static str) {
+        self.0.push(Item::Group(name));
+    }
+
+    fn plain(&mut self, name: &'static str, value: String, rate: String) {
+        self.0.push(Item::Figure { name, value, rate });
+    }
+}
+
+fn limit_text(limit: Limit) -> String {
+    match limit {
+        Limit::Unknown => figure::UNKNOWN.to_owned(),
+        Limit::None => "none".to_owned(),
+        Limit::Bytes(bytes) => format_bytes(bytes),
+    }
+}

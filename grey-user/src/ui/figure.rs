@@ -1,0 +1,187 @@
+//! Figures and names as text: unknown is `–`, never 0, and what is too long loses its middle.
+
+use std::borrow::Cow;
+
+use grey_core::time::Timestamp;
+use grey_core::units::{format_bytes, format_duration_us, format_rate};
+use ratatui::style::Style;
+use ratatui::text::Span;
+
+/// An unknown figure.
+pub(super) const UNKNOWN: &str = "–";
+
+pub(super) fn bytes(figure: Option<u64>) -> String {
+    figure.map_or_else(unknown, format_bytes)
+}
+
+/// Bytes/s with a sign, without the unit of time, which the column's name gives.
+pub(super) fn change(figure: Option<f64>) -> String {
+    figure.map_or_else(unknown, |rate| {
+        let text = format_rate(rate);
+        text.strip_suffix("/s")
+            .map_or_else(|| text.clone(), str::to_owned)
+    })
+}
+
+/// Bytes/s of something that only adds up.
+pub(super) fn flow(figure: Option<f64>) -> String {
+    // `as` saturates.
+    figure.map_or_else(unknown, |rate| format_bytes(rate.max(0.0) as u64))
+}
+
+/// A number a second: `0`, `0.3`, `1234`, `12.3k`, `4.5M`.
+pub(super) fn count(figure: Option<f64>) -> String {
+    figure.map_or_else(unknown, |rate| match rate {
+        0.0 => "0".to_owned(),
+        r if r < 0.05 => "<0.1".to_owned(),
+        r if r < 9.95 => format!("{r:.1}"),
+        r if r < 9_999.5 => format!("{r:.0}"),
+        r if r < 99_950.0 => format!("{:.1}k", r / 1e3),
+        r if r < 999_500.0 => format!("{:.0}k", r / 1e3),
+        r if r < 9_995_000.0 => format!("{:.1}M", r / 1e6),
+        r if r < 1e10 => format!("{:.0}M", r / 1e6),
+        r => format!("{r:.0e}"),
+    })
+}
+
+/// A total: digits in groups of three.
+pub(super) fn total(figure: Option<u64>) -> String {
+    figure.map_or_else(unknown, |n| {
+        let digits = n.to_string();
+        let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at) % 3 == 0 {
+                text.push(',');
+            }
+            text.push(digit);
+        }
+        text
+    })
+}
+
+/// A share in percent.
+pub(super) fn percent(figure: Option<f64>) -> String {
+    figure.map_or_else(unknown, |share| match share {
+        0.0 => "0%".to_owned(),
+        s if s < 0.05 => "<.1%".to_owned(),
+        s if s < 9.95 => format!("{s:.1}%"),
+        s => format!("{s:.0}%"),
+    })
+}
+
+/// Milliseconds a second.
+pub(super) fn stall(figure: Option<f64>) -> String {
+    figure.map_or_else(unknown, |ms| {
+        format_duration_us((ms.max(0.0) * 1e3).round() as u64)
+    })
+}
+
+/// Time of day, UTC.
+pub(super) fn time_of_day(ts: Timestamp) -> String {
+    // `Display` of a timestamp outside the calendar fails, and `to_string` would panic.
+    const DAY: i64 = 86_400;
+    let second = ts.0.div_euclid(1_000_000).rem_euclid(DAY);
+    format!(
+        "{:02}:{:02}:{:02}",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+pub(super) fn width(text: &str) -> usize {
+    if text.is_ascii() {
+        text.len()
+    } else {
+        Span::raw(text).width()
+    }
+}
+
+/// `text` in at most `max` columns. What does not fit loses its middle, less of the tail than of the head, because the
+/// end of a path says what it is; container ids of 64 digits lose their own tail first, as in `docker ps`.
+pub(super) fn fit(text: &str, max: usize) -> Cow<'_, str> {
+    if width(text) <= max {
+        return text.into();
+    }
+    let short = shorten_ids(text);
+    if width(&short) <= max {
+        return short.into_owned().into();
+    }
+    match max {
+        0 => return "".into(),
+        1 => return "…".into(),
+        _ => {}
+    }
+    let span = Span::raw(short.as_ref());
+    let graphemes: Vec<(&str, usize)> = span
+        .styled_graphemes(Style::new())
+        .map(|grapheme| (grapheme.symbol, width(grapheme.symbol)))
+        .collect();
+    let head_room = (max - 1) / 3;
+    let head = take(graphemes.iter(), head_room);
+    let head_width: usize = graphemes[..head].iter().map(|(_, w)| w).sum();
+    let tail = take(graphemes.iter().rev(), max - 1 - head_width);
+    let text = |part: &[(&str, usize)]| part.iter().map(|(symbol, _)| *symbol).collect::<String>();
+    format!(
+        "{}…{}",
+        text(&graphemes[..head]),
+        text(&graphemes[graphemes.len() - tail..])
+    )
+    .into()
+}
+
+/// `text` in at most `max` columns; what does not fit loses its end.
+pub(super) fn cut(text: &str, max: usize) -> Cow<'_, str> {
+    if width(text) <= max {
+        return text.into();
+    }
+    if max == 0 {
+        return "".into();
+    }
+    let span = Span::raw(text);
+    let graphemes: Vec<(&str, usize)> = span
+        .styled_graphemes(Style::new())
+        .map(|grapheme| (grapheme.symbol, width(grapheme.symbol)))
+        .collect();
+    let head = take(graphemes.iter(), max - 1);
+    let mut text: String = graphemes[..head]
+        .iter()
+        .map(|(symbol, _)| *symbol)
+        .collect();
+    text.truncate(text.trim_end().len());
+    text.push('…');
+    text.into()
+}
+
+/// How many of the graphemes fit.
+fn take<'a>(graphemes: impl Iterator<Item = &'a (&'a str, usize)>, room: usize) -> usize {
+    let mut used = 0;
+    graphemes
+        .take_while(|(_, width)| {
+            used += width;
+            used <= room
+        })
+        .count()
+}
+
+fn shorten_ids(text: &str) -> Cow<'_, str> {
+    const ID: usize = 64;
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes[at..]
+            .iter()
+            .take_while(|b| b.is_ascii_hexdigit())
+            .count();
+        if digits == ID {
+            let rest = shorten_ids(&text[at + ID..]);
+            return format!("{}…{rest}", &text[..at + 12]).into();
+        }
+        at += digits.max(1);
+    }
+    text.into()
+}
+
+fn unknown() -> String {
+    UNKNOWN.to_owned()
+}
