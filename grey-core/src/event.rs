@@ -15,6 +15,7 @@ pub const SCHEMA: &str = "grey-ebpf/1";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// Always `grey-ebpf/1`.
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// When it happened.
     pub ts: Timestamp,

@@ -12,10 +12,13 @@ pub struct Timestamp(pub i64);
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(ts) => write!(f, "{ts:.3}"),
-            Err(_) => Err(fmt::Error),
-        }
+        // Beyond the years that RFC 3339 can write, the last one: a formatting error would panic in `to_string`.
+        let ts = jiff::Timestamp::from_microsecond(self.0).unwrap_or(if self.0 < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        });
+        write!(f, "{ts:.3}")
     }
 }
 
@@ -48,5 +51,43 @@ impl JsonSchema for Timestamp {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_rfc_3339_utc_with_milliseconds() {
+        for (us, want) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_795_237_200_000_000, "2026-11-21T05:00:00.000Z"),
+            (1_795_237_200_123_999, "2026-11-21T05:00:00.123Z"),
+        ] {
+            assert_eq!(Timestamp(us).to_string(), want);
+        }
+    }
+
+    #[test]
+    fn instants_read_back_to_the_millisecond() {
+        for us in [0, 1_795_237_200_123_000, -1_000] {
+            let text = Timestamp(us).to_string();
+            assert_eq!(text.parse::<Timestamp>().unwrap(), Timestamp(us), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_offset_is_brought_to_utc() {
+        let ts: Timestamp = "2026-11-21T07:00:00+02:00".parse().unwrap();
+        assert_eq!(ts.to_string(), "2026-11-21T05:00:00.000Z");
+    }
+
+    #[test]
+    fn no_instant_panics() {
+        for us in [i64::MIN, i64::MAX] {
+            assert!(Timestamp(us).to_string().ends_with('Z'));
+            assert!(serde_json::to_string(&Timestamp(us)).is_ok());
+        }
     }
 }

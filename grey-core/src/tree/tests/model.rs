@@ -280,7 +280,7 @@ proptest! {
         let (now, last) = (CgroupCounters::from_array(now), CgroupCounters::from_array(last));
         let delta = counter_delta(&now, &last).to_array();
         for ((now, last), delta) in now.to_array().into_iter().zip(last.to_array()).zip(delta) {
-            prop_assert_eq!(delta, if now > last { now - last } else { 0 });
+            prop_assert_eq!(u128::from(delta), u128::from(now.max(last)) - u128::from(last));
         }
     }
 }
