@@ -100,14 +100,14 @@ fn cgroup_features(fs: &CgroupFs, sample: Option<&Path>, host: &Host) -> Vec<Fea
     vec![
         Feature {
             name: "memory.reclaim",
-            purpose: "reclaims a given amount from one cgroup",
+            purpose: "reclaiming a given amount from one cgroup",
             present: reclaim,
             note: why.clone(),
             alternative: "memory.high under a lease, where the controller is there; else drop_caches for the machine",
         },
         Feature {
             name: "memory.reclaim of the root",
-            purpose: "reclaims from the whole machine, only when asked by name",
+            purpose: "reclaiming from the whole machine, only when asked by name",
             present: if root.is_some() {
                 at_root.into()
             } else {
@@ -118,7 +118,7 @@ fn cgroup_features(fs: &CgroupFs, sample: Option<&Path>, host: &Host) -> Vec<Fea
         },
         Feature {
             name: "memory.reclaim swappiness=",
-            purpose: "chooses between file and anonymous memory for one reclaim",
+            purpose: "choosing between file and anonymous memory for one reclaim",
             present: swappiness,
             note: match swappiness {
                 Presence::Unknown => Some("not probed: only a reclaim can tell".to_owned()),
@@ -128,21 +128,21 @@ fn cgroup_features(fs: &CgroupFs, sample: Option<&Path>, host: &Host) -> Vec<Fea
         },
         Feature {
             name: "node0/reclaim",
-            purpose: "reclaims from one NUMA node",
+            purpose: "reclaiming from one NUMA node",
             present: host.has("/sys/devices/system/node/node0/reclaim").into(),
             note: None,
             alternative: "memory.reclaim per cgroup",
         },
         Feature {
             name: "memory.high",
-            purpose: "throttles growth of one cgroup",
+            purpose: "throttling the growth of one cgroup",
             present: below("memory.high"),
             note: why.clone(),
-            alternative: "none: observe only",
+            alternative: "nothing; the cgroup is only observed",
         },
         Feature {
             name: "memory.peak",
-            purpose: "tells the highest use",
+            purpose: "the highest use, kept by the kernel",
             present: below("memory.peak"),
             note: why_or(
                 resettable
@@ -152,17 +152,18 @@ fn cgroup_features(fs: &CgroupFs, sample: Option<&Path>, host: &Host) -> Vec<Fea
         },
         Feature {
             name: "memory.zswap.writeback",
-            purpose: "keeps one cgroup's zswap from writing to disk",
+            purpose: "keeping one cgroup's zswap from writing to disk",
             present: below("memory.zswap.writeback"),
             note: why,
             alternative: "memory.swap.max = 0 where disk swap is not wanted",
         },
         Feature {
             name: "cgroup.freeze",
-            purpose: "freezes an idle container the operator named",
+            purpose: "freezing an idle container the operator named",
             present: freeze,
-            note: None,
-            alternative: "none: such containers are left running",
+            note: (freeze == Presence::Unknown)
+                .then(|| "not known: there is no cgroup below the root to look at".to_owned()),
+            alternative: "nothing; such containers go on running",
         },
     ]
 }
@@ -171,28 +172,28 @@ fn process_features(host: &Host, calls: Calls) -> Vec<Feature> {
     vec![
         Feature {
             name: "process_madvise",
-            purpose: "pages out cold ranges of another process",
+            purpose: "paging out cold ranges of another process",
             present: calls.process_madvise,
             note: None,
             alternative: "memory.reclaim of its cgroup",
         },
         Feature {
             name: "PR_SET_MEMORY_MERGE",
-            purpose: "lets KSM merge a whole process started by `run --ksm`",
+            purpose: "merging of a whole process started by `run --ksm`",
             present: calls.memory_merge,
             note: None,
             alternative: "madvise(MADV_MERGEABLE) by the release agent inside the process",
         },
         Feature {
             name: "PAGEMAP_SCAN",
-            purpose: "finds a process's resident ranges in one call",
+            purpose: "finding a process's resident ranges in one call",
             present: calls.pagemap_scan,
             note: None,
             alternative: "reading /proc/PID/pagemap page by page",
         },
         Feature {
             name: "/proc/PID/ksm_stat",
-            purpose: "tells what KSM saved in one process",
+            purpose: "what KSM saved in one process",
             present: host.has("/proc/self/ksm_stat").into(),
             note: None,
             alternative: "the machine's KSM figures",
@@ -211,43 +212,43 @@ fn machine_features(host: &Host) -> Vec<Feature> {
     vec![
         file(
             "KSM",
-            "merges equal pages",
+            "merging equal pages",
             "/sys/kernel/mm/ksm/run",
-            "none: equal pages stay apart",
+            "nothing; equal pages stay apart",
         ),
         file(
             "KSM general_profit",
-            "tells whether KSM pays",
+            "whether KSM pays",
             "/sys/kernel/mm/ksm/general_profit",
             "an estimate from pages_sharing",
         ),
         file(
             "KSM advisor",
-            "lets the kernel pace the KSM scan",
+            "pacing of the KSM scan by the kernel",
             "/sys/kernel/mm/ksm/advisor_mode",
             "a fixed pages_to_scan",
         ),
         file(
             "DAMON",
-            "finds cold memory by sampling",
+            "finding cold memory by sampling",
             "/sys/kernel/mm/damon/admin",
             "idle ranges from PAGEMAP_SCAN or /proc/PID/smaps",
         ),
         file(
             "DAMON_RECLAIM",
-            "lets the kernel reclaim cold memory by itself",
+            "reclaim of cold memory by the kernel itself",
             "/sys/module/damon_reclaim/parameters/enabled",
             "memory.reclaim driven by pressure",
         ),
         file(
             "MGLRU",
-            "ages pages in generations",
+            "ageing pages in generations",
             "/sys/kernel/mm/lru_gen/enabled",
             "the two-list LRU",
         ),
         file(
             "PSI",
-            "tells the time lost to memory pressure",
+            "the time lost to memory pressure",
             "/proc/pressure/memory",
             "reclaim stall times of the probes (boot with psi=1 to have PSI)",
         ),

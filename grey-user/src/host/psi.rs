@@ -106,7 +106,7 @@ pub struct Trigger {
     pub level: PressureLevel,
     /// Stall time within the window that makes it fire.
     pub threshold_us: u64,
-    /// The window, 500 ms to 10 s (whole multiples of 2 s without `CAP_SYS_RESOURCE`).
+    /// The window: as asked for, or the next multiple of 2 s where `CAP_SYS_RESOURCE` is missing.
     pub window_us: u64,
 }
 
@@ -177,19 +177,30 @@ fn register(
         PressureLevel::Some => "some",
         PressureLevel::Full => "full",
     };
-    // The NUL belongs to it, as in the example of Documentation/accounting/psi.rst: kernel/sched/psi.c puts its
-    // own NUL over the last byte it was given, which otherwise is the window's last digit.
-    let text = format!("{name} {threshold_us} {window_us}\0");
-    match rustix::io::write(&fd, text.as_bytes()) {
-        Ok(_) => Ok(Trigger {
-            fd,
-            path,
-            level,
-            threshold_us,
-            window_us,
-        }),
-        Err(error) => Err(refused(path, error)),
+    // Without CAP_SYS_RESOURCE the kernel takes windows of whole multiples of 2 s only (6.5).
+    let coarse = window_us.next_multiple_of(2_000_000);
+    let mut refusal = Errno::INVAL;
+    for window_us in [window_us, coarse] {
+        // The NUL belongs to it, as in the example of Documentation/accounting/psi.rst: kernel/sched/psi.c puts its
+        // own NUL over the last byte it was given, which otherwise is the window's last digit.
+        let text = format!("{name} {threshold_us} {window_us}\0");
+        match rustix::io::write(&fd, text.as_bytes()) {
+            Ok(_) => {
+                return Ok(Trigger {
+                    fd,
+                    path,
+                    level,
+                    threshold_us,
+                    window_us,
+                });
+            }
+            Err(error) => refusal = error,
+        }
+        if refusal != Errno::INVAL {
+            break;
+        }
     }
+    Err(refused(path, refusal))
 }
 
 fn refused(path: PathBuf, error: Errno) -> HostError {

@@ -1,0 +1,1 @@
+//! Golden texts for the machines people have.
