@@ -191,12 +191,11 @@ fn durations_are_short() {
 
 proptest! {
     #[test]
-    fn a_formatted_size_reads_back_within_its_precision(bytes in any::<u64>(), shift in 0_u32..64) {
+    fn a_formatted_size_reads_back_within_its_precision(bytes in 0..1000 * T, shift in 0_u32..50) {
+        // Sizes are read up to T; nobody types petabytes of memory.
         let bytes = bytes >> shift;
         let text = format_bytes(bytes);
         prop_assert!(text.len() <= 5, "{}", text);
-        // Sizes are read up to T; nobody types petabytes of memory.
-        prop_assume!(!text.ends_with(['P', 'E']));
         let Ok(Size::Bytes(back)) = parse_size(&text) else {
             return Err(TestCaseError::fail(text));
         };
