@@ -40,7 +40,8 @@ pub(super) fn sparkline(
         } else if *value < noise {
             ("▁", theme.dim())
         } else {
-            let eighth = (value / top * 8.0).ceil().clamp(1.0, 8.0) as usize;
+            // Seven eighths at most, so that bars of neighbouring rows do not run together.
+            let eighth = (value / top * 7.0).ceil().clamp(1.0, 7.0) as usize;
             let style = if basis == Basis::Faults {
                 theme.heading()
             } else {

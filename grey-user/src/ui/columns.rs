@@ -158,8 +158,12 @@ pub(super) fn choose(width: u16, longest: usize, model: &Model, sort: SortKey) -
         .partition(|column| known[**column as usize]);
     // What the user sorts by is kept, whatever it is worth.
     let first = BY_WORTH.iter().filter(|column| column.sort() == Some(sort));
-    let wanted = usize::from(MIN_PATH).max(longest);
-    let min_path = MIN_PATH.min(width / 3).max(8);
+    let wanted = u16::try_from(longest).unwrap_or(u16::MAX).max(MIN_PATH);
+    let min_path = MIN_PATH
+        .max(width * 3 / 10)
+        .min(width / 3)
+        .min(wanted)
+        .max(8);
     let mut room = width.saturating_sub(min_path);
     let mut chosen: Vec<Column> = Vec::new();
     for column in first.copied().chain(with).chain(without) {
@@ -170,9 +174,7 @@ pub(super) fn choose(width: u16, longest: usize, model: &Model, sort: SortKey) -
         }
     }
     // What is left goes to the path as far as it needs it, half of it at least to the sparkline.
-    let lacks = u16::try_from(wanted)
-        .unwrap_or(u16::MAX)
-        .saturating_sub(min_path);
+    let lacks = wanted.saturating_sub(min_path);
     let mut spark = MIN_SPARK;
     let mut path = min_path;
     if chosen.contains(&Column::Spark) {
@@ -265,7 +267,7 @@ pub(super) fn cell(
     let (mem, rates) = (&sample.mem, row.rates);
     match column {
         Column::Kind => (row.entry.kind().to_owned(), theme.dim()),
-        Column::Processes => gauge(figure::count(sample.processes.map(|n| n as f64)), theme),
+        Column::Processes => gauge(figure::total(sample.processes), theme),
         Column::Memory => gauge(figure::bytes(mem.current), theme),
         Column::Anon => gauge(figure::bytes(mem.anon), theme),
         Column::File => gauge(figure::bytes(mem.file), theme),
@@ -295,7 +297,7 @@ pub(super) fn cell(
 }
 
 fn gauge(text: String, theme: Theme) -> (String, Style) {
-    let style = if text == "0" || text == figure::UNKNOWN {
+    let style = if matches!(text.as_str(), "0" | "0%" | figure::UNKNOWN) {
         theme.dim()
     } else {
         theme.text()

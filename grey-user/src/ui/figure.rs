@@ -44,6 +44,13 @@ pub(super) fn count(figure: Option<f64>) -> String {
     })
 }
 
+/// A tick: `1s` rather than `1.0s`.
+pub(super) fn interval(us: u64) -> String {
+    let text = format_duration_us(us);
+    text.strip_suffix(".0s")
+        .map_or_else(|| text.clone(), |whole| format!("{whole}s"))
+}
+
 /// A total: digits in groups of three.
 pub(super) fn total(figure: Option<u64>) -> String {
     figure.map_or_else(unknown, |n| {
@@ -97,33 +104,40 @@ pub(super) fn width(text: &str) -> usize {
     }
 }
 
-/// `text` in at most `max` columns. What does not fit loses its middle, less of the tail than of the head, because the
-/// end of a path says what it is; container ids of 64 digits lose their own tail first, as in `docker ps`.
-pub(super) fn fit(text: &str, max: usize) -> Cow<'_, str> {
-    if width(text) <= max {
-        return text.into();
+/// A path in at most `max` columns. What does not fit loses its middle, and the last part stays as whole as it can,
+/// because it says what the cgroup is; container ids of 64 digits are cut to 12 first, as in `docker ps`.
+pub(super) fn fit(path: &str, max: usize) -> Cow<'_, str> {
+    if width(path) <= max {
+        return path.into();
     }
-    let short = shorten_ids(text);
+    let short = shorten_ids(path);
     if width(&short) <= max {
         return short.into_owned().into();
     }
-    match max {
-        0 => return "".into(),
-        1 => return "…".into(),
-        _ => {}
+    let slash = short.rfind('/').filter(|at| *at > 0);
+    let (front, last) = short.split_at(slash.unwrap_or(0));
+    if slash.is_some() && width(last) < max {
+        return format!("{}{last}", cut(front, max - width(last))).into();
     }
-    let span = Span::raw(short.as_ref());
-    let graphemes: Vec<(&str, usize)> = span
-        .styled_graphemes(Style::new())
-        .map(|grapheme| (grapheme.symbol, width(grapheme.symbol)))
-        .collect();
-    let head_room = (max - 1) / 3;
-    let head = take(graphemes.iter(), head_room);
-    let head_width: usize = graphemes[..head].iter().map(|(_, w)| w).sum();
-    let tail = take(graphemes.iter().rev(), max - 1 - head_width);
+    let last = last.strip_prefix('/').unwrap_or(last);
+    if width(last) <= max {
+        return last.to_owned().into();
+    }
+    let unit = [".scope", ".service", ".slice"]
+        .iter()
+        .find_map(|suffix| last.strip_suffix(suffix))
+        .unwrap_or(last);
+    if width(unit) <= max {
+        return unit.to_owned().into();
+    }
+    let graphemes = graphemes(unit);
+    let head = take(graphemes.iter(), max.saturating_sub(1).div_ceil(2));
+    let used: usize = graphemes[..head].iter().map(|(_, width)| width).sum();
+    let tail = take(graphemes.iter().rev(), max.saturating_sub(1 + used));
     let text = |part: &[(&str, usize)]| part.iter().map(|(symbol, _)| *symbol).collect::<String>();
+    let ellipsis = if max > 0 { "…" } else { "" };
     format!(
-        "{}…{}",
+        "{}{ellipsis}{}",
         text(&graphemes[..head]),
         text(&graphemes[graphemes.len() - tail..])
     )
@@ -138,11 +152,7 @@ pub(super) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     if max == 0 {
         return "".into();
     }
-    let span = Span::raw(text);
-    let graphemes: Vec<(&str, usize)> = span
-        .styled_graphemes(Style::new())
-        .map(|grapheme| (grapheme.symbol, width(grapheme.symbol)))
-        .collect();
+    let graphemes = graphemes(text);
     let head = take(graphemes.iter(), max - 1);
     let mut text: String = graphemes[..head]
         .iter()
@@ -151,6 +161,26 @@ pub(super) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     text.truncate(text.trim_end().len());
     text.push('…');
     text.into()
+}
+
+/// The graphemes of a text with their widths.
+fn graphemes(text: &str) -> Vec<(&str, usize)> {
+    let span = Span::raw(text);
+    let lengths: Vec<(usize, usize)> = span
+        .styled_graphemes(Style::new())
+        // The span's lifetime is that of the borrow, so only places leave it.
+        .map(|grapheme| {
+            (
+                grapheme.symbol.as_ptr() as usize - text.as_ptr() as usize,
+                grapheme.symbol.len(),
+            )
+        })
+        .collect();
+    lengths
+        .into_iter()
+        .filter_map(|(at, len)| text.get(at..at + len))
+        .map(|symbol| (symbol, width(symbol)))
+        .collect()
 }
 
 /// How many of the graphemes fit.

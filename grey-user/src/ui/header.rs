@@ -75,7 +75,7 @@ fn identity(model: &Model, info: &Info, theme: Theme) -> Words {
     let seconds = micros(info.elapsed) / 1_000_000 * 1_000_000;
     words.push((format!("for {}", format_duration_us(seconds)), theme.dim()));
     words.push((
-        format!("every {}", format_duration_us(micros(info.interval))),
+        format!("every {}", figure::interval(micros(info.interval))),
         theme.dim(),
     ));
     words.push((format!("{} cgroups", model.len()), theme.dim()));
@@ -170,11 +170,9 @@ fn memory(buf: &mut Buffer, area: Rect, info: &Info, theme: Theme) {
             bar.push_str(EIGHTHS[eighths % 8]);
         }
         let rest = usize::from(BAR).saturating_sub(figure::width(&bar));
-        line.put("▕", theme.dim());
-        line.x -= 1;
         line.put(&bar, style);
         line.x -= 1;
-        line.put(&format!("{}▏", " ".repeat(rest)), theme.dim());
+        line.put(&"░".repeat(rest), theme.dim());
     }
     line.put(&figure::percent(Some(share * 100.0)), style);
     line.put(&format!("of {} used,", format_bytes(total)), theme.text());
@@ -188,7 +186,7 @@ fn memory(buf: &mut Buffer, area: Rect, info: &Info, theme: Theme) {
 fn put_end(buf: &mut Buffer, area: Rect, y: u16, words: &Words) -> u16 {
     let mut x = area.right();
     for (text, style) in words.iter().rev() {
-        let width = figure::width(text) as u16 + u16::from(x != area.right());
+        let width = figure::width(text) as u16 + if x == area.right() { 0 } else { 2 };
         // Half of the line belongs to the left side.
         if x.saturating_sub(width) < area.x + area.width / 2 {
             break;

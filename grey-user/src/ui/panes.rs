@@ -142,7 +142,7 @@ fn draw_alert(buf: &mut Buffer, area: Rect, alert: &Alert, theme: Theme) {
     line.put(&format!("{:<6}", alert.kind.label()), style);
     if let Some(path) = &alert.cgroup {
         // The text says what happened, so it keeps at least half of the line.
-        let room = usize::from(area.width / 3).max(12);
+        let room = usize::from(area.width / if area.width < 100 { 4 } else { 3 }).max(12);
         line.put(&figure::fit(&printable(path), room), theme.heading());
     }
     if alert.count > 1 {
