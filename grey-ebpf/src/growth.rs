@@ -6,7 +6,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use grey_common::{GrowthRecord, Header, NO_INDEX, NO_OFFSET, ProcessGrowth, RecordKind, loss, rss};
 
-use crate::kernel::{Resident, current_cgroup, current_comm, current_slot, current_task, current_tgid, last, now_ns, read, resident};
+use crate::kernel::{PLAIN_STRIDE, Resident, at_least_zero, current_cgroup, current_comm, current_slot, current_task, current_tgid, last, now_ns, read, resident, resident_plain};
 use crate::maps::{
     CGROUP_GROWTH, GROWTH, Last, PROCESS_GROWTH, count_loss, count_record, growth_pages, growth_step, offset, page_shift, task_btf,
 };
@@ -24,10 +24,10 @@ pub fn growth_rss_stat(ctx: BtfTracePointContext) -> i32 {
     let mm: u64 = ctx.arg(0);
     let Some(last) = last() else { return 0 };
     // Reclaim and remote faults change other processes' counters; those are seen when they run themselves.
-    if read::<u64>(current_task(), offset!(task_mm)) != Some(mm) {
+    if read::<u64>(current_task(), offset!(task_mm)) != mm {
         return 0;
     }
-    let Some(resident) = resident(mm) else { return 0 };
+    let resident = resident(mm);
     let cgroup = current_cgroup();
     let slot = current_slot(last, cgroup);
     if slot != NO_INDEX {
@@ -39,8 +39,11 @@ pub fn growth_rss_stat(ctx: BtfTracePointContext) -> i32 {
 /// After a call that faults pages in by itself (MAP_POPULATE). May be preempted, so it leaves `LAST` alone.
 #[inline(always)]
 pub fn after_populate(cgroup: u64, slot: u32) {
-    let Some(mm) = read::<u64>(current_task(), offset!(task_mm)) else { return };
-    let Some(resident) = resident(mm) else { return };
+    let mm: u64 = read(current_task(), offset!(task_mm));
+    if mm == 0 {
+        return;
+    }
+    let resident = resident(mm);
     let _ = account(current_tgid(), cgroup, slot, &resident);
 }
 
@@ -66,7 +69,8 @@ fn check(last: *mut Last, cgroup: u64, slot: u32, resident: Resident) {
 #[inline(always)]
 fn current_resident() -> Option<Resident> {
     if task_btf() == 0 {
-        return resident(read::<u64>(current_task(), offset!(task_mm))?);
+        let mm: u64 = read(current_task(), offset!(task_mm));
+        return if mm == 0 { None } else { Some(resident(mm)) };
     }
     if offset!(task_mm) == NO_OFFSET || offset!(mm_rss) == NO_OFFSET || offset!(mm_total_vm) == NO_OFFSET {
         return None;
@@ -79,12 +83,17 @@ fn current_resident() -> Option<Resident> {
         if mm.is_null() {
             return None;
         }
-        let anon = mm.add((offset!(mm_rss) + rss::ANON * offset!(mm_rss_stride)) as usize).cast::<i64>().read_volatile();
-        let file = mm.add((offset!(mm_rss) + rss::FILE * offset!(mm_rss_stride)) as usize).cast::<i64>().read_volatile();
-        let shmem = mm.add((offset!(mm_rss) + rss::SHMEM * offset!(mm_rss_stride)) as usize).cast::<i64>().read_volatile();
+        let pages = if offset!(mm_rss_stride) == PLAIN_STRIDE {
+            // Loads of an array of typedefs are refused by verifiers of that time, a checked read is not.
+            resident_plain(mm as u64)
+        } else {
+            let counter = |member: u32| {
+                mm.add((offset!(mm_rss) + member * offset!(mm_rss_stride)) as usize).cast::<i64>().read_volatile()
+            };
+            at_least_zero(counter(rss::ANON) + counter(rss::FILE) + counter(rss::SHMEM))
+        };
         let total_vm = mm.add(offset!(mm_total_vm) as usize).cast::<u64>().read_volatile();
-        let pages = anon + file + shmem;
-        Some(Resident { pages: if pages < 0 { 0 } else { pages as u64 }, total_vm })
+        Some(Resident { pages, total_vm })
     }
 }
 

@@ -1,18 +1,30 @@
 //! Reads of kernel structures through the offsets the loader found, and the slot of a cgroup.
 
-use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated};
-use grey_common::{COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, UNKNOWN, loss, rss};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, generated};
+use grey_common::{COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, loss, rss};
 
 use crate::maps::{CGROUP_SLOT, COUNTERS, FREE_SLOTS, LAST, SLOTS, count_loss, offset};
 
-/// Reads a field of a kernel structure; `None` when the offset is unknown, the pointer null or the read faults.
+/// Reads a field of a kernel structure: 0 when the offset is unknown, the pointer null or the read faults. It does not
+/// branch on the outcome: older verifiers walk every combination of outcomes of the reads that follow each other.
 #[inline(always)]
-pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
-    if base == 0 || offset == NO_OFFSET {
-        return None;
+pub fn read<T: Copy>(base: u64, offset: u32) -> T {
+    let mut value = MaybeUninit::<T>::zeroed();
+    if offset != NO_OFFSET {
+        // SAFETY: the helper checks the address itself and fills `value` with zeros when it faults; every T used
+        // here is an integer or a byte array.
+        unsafe {
+            generated::bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                (base + u64::from(offset)) as *const core::ffi::c_void,
+            );
+        }
     }
-    // SAFETY: bpf_probe_read_kernel checks the address itself.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+    // SAFETY: zeroed above, and T has no invalid bit patterns.
+    unsafe { value.assume_init() }
 }
 
 #[inline(always)]
@@ -52,45 +64,37 @@ pub fn current_comm() -> [u8; COMM_LEN] {
 /// v2 id of a `struct cgroup`, 0 when unknown.
 #[inline(always)]
 pub fn cgroup_id(cgroup: u64) -> u64 {
-    let Some(node) = read::<u64>(cgroup, offset!(cgroup_kn)) else { return 0 };
-    read::<u64>(node, offset!(kn_id)).unwrap_or(0)
+    read(read(cgroup, offset!(cgroup_kn)), offset!(kn_id))
 }
 
 /// v2 cgroup id of a task, 0 when unknown.
 #[inline(always)]
 pub fn task_cgroup_id(task: u64) -> u64 {
-    let Some(set) = read::<u64>(task, offset!(task_cgroups)) else { return 0 };
-    let Some(cgroup) = read::<u64>(set, offset!(css_set_dfl_cgrp)) else { return 0 };
-    cgroup_id(cgroup)
+    cgroup_id(read(read(task, offset!(task_cgroups)), offset!(css_set_dfl_cgrp)))
 }
 
 /// v2 cgroup id of a `struct mem_cgroup`, 0 when unknown.
 #[inline(always)]
 pub fn memcg_id(memcg: u64) -> u64 {
-    if memcg == 0 || offset!(memcg_css) == NO_OFFSET {
+    if offset!(memcg_css) == NO_OFFSET {
         return 0;
     }
-    let Some(cgroup) = read::<u64>(memcg + u64::from(offset!(memcg_css)), offset!(css_cgroup)) else { return 0 };
-    cgroup_id(cgroup)
+    cgroup_id(read(memcg + u64::from(offset!(memcg_css)), offset!(css_cgroup)))
 }
 
 /// One rss counter of an mm in pages; per-CPU parts not yet folded in may make it negative, which is 0 here.
 #[inline(always)]
-pub fn rss_pages(mm: u64, member: u32) -> Option<u64> {
+pub fn rss_pages(mm: u64, member: u32) -> u64 {
     if offset!(mm_rss) == NO_OFFSET {
-        return None;
+        return 0;
     }
-    let pages = read::<i64>(mm, offset!(mm_rss) + member * offset!(mm_rss_stride))?;
-    Some(if pages < 0 { 0 } else { pages as u64 })
+    at_least_zero(read(mm, offset!(mm_rss) + member * offset!(mm_rss_stride)))
 }
 
-/// One rss counter in bytes, or [`UNKNOWN`].
+/// `max(value, 0)` without a branch.
 #[inline(always)]
-pub fn rss_bytes(mm: u64, member: u32, shift: u64) -> u64 {
-    match rss_pages(mm, member) {
-        Some(pages) => pages << shift,
-        None => UNKNOWN,
-    }
+pub fn at_least_zero(value: i64) -> u64 {
+    (value & !(value >> 63)) as u64
 }
 
 /// What a fault needs of the current process.
@@ -104,11 +108,23 @@ pub struct Resident {
 
 /// Resident and virtual size of `mm` by checked reads.
 #[inline(always)]
-pub fn resident(mm: u64) -> Option<Resident> {
-    Some(Resident {
-        pages: rss_pages(mm, rss::ANON)? + rss_pages(mm, rss::FILE)? + rss_pages(mm, rss::SHMEM)?,
-        total_vm: read::<u64>(mm, offset!(mm_total_vm)).unwrap_or(0),
-    })
+pub fn resident(mm: u64) -> Resident {
+    let pages = if offset!(mm_rss_stride) == PLAIN_STRIDE {
+        resident_plain(mm)
+    } else {
+        rss_pages(mm, rss::ANON) + rss_pages(mm, rss::FILE) + rss_pages(mm, rss::SHMEM)
+    };
+    Resident { pages, total_vm: read(mm, offset!(mm_total_vm)) }
+}
+
+/// Distance of the counters where they are plain words (before percpu_counter, 6.2).
+pub const PLAIN_STRIDE: u32 = 8;
+
+/// All plain counters in one read.
+#[inline(always)]
+pub fn resident_plain(mm: u64) -> u64 {
+    let counters: [i64; 4] = read(mm, offset!(mm_rss));
+    at_least_zero(counters[rss::ANON as usize] + counters[rss::FILE as usize] + counters[rss::SHMEM as usize])
 }
 
 /// The slot of `cgroup`, made if it has none yet; [`NO_INDEX`] when all are in use (counted).

@@ -28,8 +28,7 @@ pub fn cgroup_renamed(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn cgroup(kind: RecordKind, cgroup: u64, path: u64) {
     // The default (v2) hierarchy has number 0; v1 hierarchies have others.
-    let root = read::<u64>(cgroup, offset!(cgroup_root)).unwrap_or(0);
-    if read::<i32>(root, offset!(root_hierarchy_id)) != Some(0) {
+    if read::<i32>(read(cgroup, offset!(cgroup_root)), offset!(root_hierarchy_id)) != 0 {
         return;
     }
     let room = RARE.reserve::<CgroupRecord>(0);
@@ -64,8 +63,8 @@ pub fn process_exec(_: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn process_exit(_: BtfTracePointContext) -> i32 {
     // The count is lowered before this event: 0 means the last thread of the process is going.
-    let signal = read::<u64>(current_task(), offset!(task_signal)).unwrap_or(0);
-    if read::<i32>(signal, offset!(signal_live)) == Some(0) {
+    let signal: u64 = read(current_task(), offset!(task_signal));
+    if read::<i32>(signal, offset!(signal_live)) == 0 {
         ended(RecordKind::ProcessExit);
     }
     0

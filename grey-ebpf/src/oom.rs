@@ -3,10 +3,10 @@
 
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, TracePointContext};
-use grey_common::{COMM_LEN, Header, OomRecord, RecordKind, UNKNOWN, constraint, rss};
+use grey_common::{Header, NO_OFFSET, OomRecord, RecordKind, UNKNOWN, constraint, rss};
 
 use crate::kernel::{
-    current_cgroup, current_comm, current_tgid, current_thread, memcg_id, now_ns, read, rss_bytes, task_cgroup_id,
+    current_cgroup, current_comm, current_tgid, current_thread, memcg_id, now_ns, read, rss_pages, task_cgroup_id,
 };
 use crate::maps::{PENDING_OOM, PendingOom, RARE, count_record, offset, page_shift, record_victim_pid};
 
@@ -39,7 +39,7 @@ pub fn oom_victim_enter(ctx: FEntryContext) -> i32 {
 #[btf_tracepoint(function = "mark_victim")]
 pub fn oom_mark_victim(ctx: BtfTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
-    report(task, read::<u32>(task, offset!(task_tgid)).unwrap_or(0));
+    report(task, read(task, offset!(task_tgid)));
     0
 }
 
@@ -66,8 +66,8 @@ fn by_pid(pid: u32) {
         None => 0,
     };
     // The kernel may mark another thread of the victim than the one it chose; the thread group is the same.
-    let tgid = read::<u32>(victim, offset!(task_tgid)).unwrap_or(pid);
-    report(victim, tgid);
+    let tgid: u32 = read(victim, offset!(task_tgid));
+    report(victim, if tgid == 0 { pid } else { tgid });
 }
 
 #[inline(always)]
@@ -77,21 +77,27 @@ fn report(task: u64, tgid: u32) {
         Some(pending) => unsafe { (*pending).control },
         None => 0,
     };
-    let memcg = read::<u64>(control, offset!(oc_memcg));
     // A task that is dying anyway is marked, without a choice, so that it may finish: nobody is killed.
-    if control != 0 && read::<u64>(control, offset!(oc_chosen)) == Some(0) {
+    if control != 0 && offset!(oc_chosen) != NO_OFFSET && read::<u64>(control, offset!(oc_chosen)) == 0 {
         return;
     }
-    let constraint = match memcg {
-        Some(memcg) if memcg != 0 => constraint::MEMCG,
-        _ => read::<u32>(control, offset!(oc_constraint)).unwrap_or(constraint::UNKNOWN),
+    let memcg: u64 = read(control, offset!(oc_memcg));
+    let constraint = if memcg != 0 {
+        constraint::MEMCG
+    } else if control == 0 || offset!(oc_constraint) == NO_OFFSET || offset!(oc_memcg) == NO_OFFSET {
+        constraint::UNKNOWN
+    } else {
+        read(control, offset!(oc_constraint))
     };
     let room = RARE.reserve::<OomRecord>(0);
     count_record(RecordKind::Oom, room.is_none());
     let Some(mut room) = room else { return };
-    let mm = read::<u64>(task, offset!(task_mm)).unwrap_or(0);
+    let mm: u64 = read(task, offset!(task_mm));
     let shift = page_shift();
-    let signal = read::<u64>(task, offset!(task_signal)).unwrap_or(0);
+    // ORed onto a figure, this makes it UNKNOWN.
+    let unknown = if mm == 0 { UNKNOWN } else { 0 };
+    let unknown_rss = if offset!(mm_rss) == NO_OFFSET { UNKNOWN } else { unknown };
+    let signal: u64 = read(task, offset!(task_signal));
     room.write(OomRecord {
         header: Header {
             kind: RecordKind::Oom as u32,
@@ -99,24 +105,23 @@ fn report(task: u64, tgid: u32) {
             ktime_ns: now_ns(),
             cgroup: task_cgroup_id(task),
         },
-        limit_cgroup: memcg_id(memcg.unwrap_or(0)),
+        limit_cgroup: memcg_id(memcg),
         trigger_cgroup: current_cgroup(),
-        anon: rss_bytes(mm, rss::ANON, shift),
-        file: rss_bytes(mm, rss::FILE, shift),
-        shmem: rss_bytes(mm, rss::SHMEM, shift),
-        pgtables: read::<u64>(mm, offset!(mm_pgtables)).unwrap_or(UNKNOWN),
-        total_vm: match read::<u64>(mm, offset!(mm_total_vm)) {
-            Some(pages) => pages << shift,
-            None => UNKNOWN,
-        },
+        anon: rss_pages(mm, rss::ANON) << shift | unknown_rss,
+        file: rss_pages(mm, rss::FILE) << shift | unknown_rss,
+        shmem: rss_pages(mm, rss::SHMEM) << shift | unknown_rss,
+        pgtables: read::<u64>(mm, offset!(mm_pgtables)) | if offset!(mm_pgtables) == NO_OFFSET { UNKNOWN } else { unknown },
+        total_vm: read::<u64>(mm, offset!(mm_total_vm)) << shift
+            | if offset!(mm_total_vm) == NO_OFFSET { UNKNOWN } else { unknown },
         pid: tgid,
         trigger_pid: current_tgid(),
         constraint,
-        oom_score_adj: match read::<i16>(signal, offset!(signal_oom_score_adj)) {
-            Some(adj) => i32::from(adj),
-            None => i32::MIN,
+        oom_score_adj: if signal == 0 || offset!(signal_oom_score_adj) == NO_OFFSET {
+            i32::MIN
+        } else {
+            i32::from(read::<i16>(signal, offset!(signal_oom_score_adj)))
         },
-        comm: read::<[u8; COMM_LEN]>(task, offset!(task_comm)).unwrap_or([0; COMM_LEN]),
+        comm: read(task, offset!(task_comm)),
         trigger_comm: current_comm(),
     });
     room.submit(0);

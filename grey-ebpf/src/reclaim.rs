@@ -113,6 +113,7 @@ fn end(kind: u32, pages: u64) {
         // SAFETY: this CPU's entry; atomic because the vm hooks may be preempted on this CPU.
         unsafe {
             if kind == stall::KSWAPD {
+                // It works for minutes when it must and nobody waits for it: no event.
                 add(&raw mut (*counters).kswapd_ns, ns);
             } else if kind == stall::DIRECT && !own {
                 add(&raw mut (*counters).direct_runs, 1);
@@ -123,6 +124,9 @@ fn end(kind: u32, pages: u64) {
                 add(&raw mut (*counters).memcg_ns, ns);
             }
         }
+    }
+    if kind == stall::KSWAPD {
+        return;
     }
     if let Some(counters) = counters(from) {
         // SAFETY: as above.
@@ -136,8 +140,7 @@ fn end(kind: u32, pages: u64) {
             }
         }
     }
-    // kswapd works for minutes when it must and nobody waits for it.
-    if kind != stall::KSWAPD && ns >= stall_ns() {
+    if ns >= stall_ns() {
         send(kind, cgroup, target, ns, pages, own);
     }
 }

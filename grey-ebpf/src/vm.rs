@@ -47,7 +47,7 @@ struct Regs {
 /// The first four arguments of a system call; of mmap the last two are length's neighbours prot and flags.
 #[inline(always)]
 fn args_of(regs: u64) -> [u64; 4] {
-    let at = |offset: usize| read::<u64>(regs, offset as u32).unwrap_or(0);
+    let at = |offset: usize| read::<u64>(regs, offset as u32);
     [
         at(core::mem::offset_of!(Regs, di)),
         at(core::mem::offset_of!(Regs, si)),
@@ -147,9 +147,10 @@ fn enter(op: u64, mut args: [u64; 4]) {
         return;
     }
     if op == BRK {
-        let Some(mm) = read::<u64>(current_task(), offset!(task_mm)) else { return };
-        let Some(old) = read::<u64>(mm, offset!(mm_brk)) else { return };
-        args[0] = old;
+        args[0] = read(read(current_task(), offset!(task_mm)), offset!(mm_brk));
+        if args[0] == 0 {
+            return;
+        }
     }
     let pending = PendingVm { args, op };
     if PENDING_VM.insert(&current_thread(), &pending, 0).is_err() {

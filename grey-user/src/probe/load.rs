@@ -136,7 +136,7 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
     let mut loader = EbpfLoader::new();
     loader
         .btf(vmlinux.as_ref())
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .verifier_log_level(VerifierLogLevel::DEBUG)
         .override_global("OFFSETS", &facts.offsets, true)
         .override_global("GROWTH_PAGES", &growth_limit, true)
         .override_global("GROWTH_STEP", &growth_step, true)
