@@ -16,7 +16,10 @@ pub fn use_color() -> bool {
 
 pub(super) fn text(report: &DoctorReport, color: bool) -> String {
     let findings = || report.sections.iter().flat_map(|section| &section.findings);
-    let width = findings().map(|finding| finding.name.chars().count()).max().unwrap_or(0);
+    let width = findings()
+        .map(|finding| finding.name.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut out = String::new();
     for section in &report.sections {
         let _ = writeln!(out, "{}", paint(section.name, "1", color));
@@ -25,7 +28,11 @@ pub(super) fn text(report: &DoctorReport, color: bool) -> String {
         }
         out.push('\n');
     }
-    let verdict = if report.works { "watch works here: " } else { "watch cannot work here: " };
+    let verdict = if report.works {
+        "watch works here: "
+    } else {
+        "watch cannot work here: "
+    };
     let code = if report.works { "1;32" } else { "1;31" };
     let _ = writeln!(out, "{}{}", paint(verdict, code, color), report.summary);
     out
@@ -38,8 +45,18 @@ fn line(out: &mut String, finding: &Finding, width: usize, color: bool) {
         Mark::Warn => ("warn", "33"),
         Mark::Off => ("off ", "31"),
     };
-    let _ = writeln!(out, "  {}  {:width$}  {}", paint(word, code, color), finding.name, finding.found);
-    let details = [("lost", &finding.lost), ("cost", &finding.cost), ("do", &finding.remedy)];
+    let _ = writeln!(
+        out,
+        "  {}  {:width$}  {}",
+        paint(word, code, color),
+        finding.name,
+        finding.found
+    );
+    let details = [
+        ("lost", &finding.lost),
+        ("cost", &finding.cost),
+        ("do", &finding.remedy),
+    ];
     for (label, detail) in details {
         if let Some(detail) = detail {
             let label = paint(&format!("{label:<4}"), "2", color);
@@ -49,5 +66,9 @@ fn line(out: &mut String, finding: &Finding, width: usize, color: bool) {
 }
 
 fn paint(text: &str, code: &str, color: bool) -> String {
-    if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if color {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }

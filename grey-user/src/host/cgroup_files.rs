@@ -337,3 +337,6 @@ pub(super) fn read_at_start(fd: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<usi
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

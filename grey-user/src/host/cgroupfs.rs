@@ -262,7 +262,12 @@ impl CgroupFs {
         }
         /// include/linux/exportfs.h: `FILEID_KERNFS`.
         const FILEID_KERNFS: i32 = 0xfe;
+        /// include/uapi/linux/magic.h: `CGROUP2_SUPER_MAGIC`. Other file systems take the handle for a stale one.
+        const CGROUP2: i64 = 0x6367_7270;
         let mount = self.dir.as_ref().ok_or(Errno::NOENT)?;
+        if rustix::fs::fstatfs(mount)?.f_type != CGROUP2 {
+            return Err(Errno::OPNOTSUPP);
+        }
         let mut handle = Handle {
             bytes: 8,
             kind: FILEID_KERNFS,
@@ -381,3 +386,6 @@ fn children(dir: &OwnedFd, space: &mut [MaybeUninit<u8>]) -> Result<Vec<(u64, St
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,3 +129,85 @@ impl AsFd for EventWatches {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fixture::Tree;
+    use crate::host::{CgroupEntry, CgroupFs};
+
+    fn cgroups(names: &[&str]) -> (Tree, Vec<CgroupFiles>) {
+        let tree = Tree::new();
+        tree.file(
+            "/proc/self/mountinfo",
+            "31 23 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        );
+        for name in names {
+            tree.file(
+                &format!("/sys/fs/cgroup/{name}/memory.events"),
+                "oom_kill 0\n",
+            );
+        }
+        let fs = CgroupFs::discover(&tree.host());
+        let open =
+            |CgroupEntry { id, path }: CgroupEntry| CgroupFiles::open(&fs, id, &path).unwrap();
+        let mut files: Vec<_> = fs
+            .walk()
+            .unwrap()
+            .cgroups
+            .into_iter()
+            .filter_map(open)
+            .collect();
+        files.sort_by(|a, b| a.path().cmp(b.path()));
+        (tree, files)
+    }
+
+    fn touch(tree: &Tree, name: &str) {
+        tree.file(
+            &format!("/sys/fs/cgroup/{name}/memory.events"),
+            "oom_kill 1\n",
+        );
+    }
+
+    #[test]
+    fn each_changed_cgroup_is_told_once_and_the_root_has_nothing_to_watch() {
+        let (tree, files) = cgroups(&["a", "b", "c"]);
+        let mut watches = EventWatches::new().unwrap();
+        let added: Vec<bool> = files
+            .iter()
+            .map(|files| watches.add(files).unwrap())
+            .collect();
+        assert_eq!(added, [false, true, true, true]);
+        for name in ["c", "a", "c", "c"] {
+            touch(&tree, name);
+        }
+        let mut changed = vec![99];
+        assert_eq!(
+            watches.read(&mut changed).unwrap(),
+            Notified { overflow: false }
+        );
+        let mut want = vec![files[1].id(), files[3].id()];
+        want.sort_unstable();
+        assert_eq!(changed[0], 99, "what the caller had is kept");
+        assert_eq!(changed[1..], want);
+        changed.clear();
+        watches.read(&mut changed).unwrap();
+        assert!(changed.is_empty());
+    }
+
+    #[test]
+    fn a_removed_watch_is_silent_and_leaves_nothing_behind() {
+        let (tree, files) = cgroups(&["a", "b"]);
+        let mut watches = EventWatches::new().unwrap();
+        assert!(watches.add(&files[1]).unwrap() && watches.add(&files[2]).unwrap());
+        touch(&tree, "a");
+        watches.remove(files[1].id());
+        watches.remove(files[1].id());
+        std::fs::remove_dir_all(tree.path("/sys/fs/cgroup/b")).unwrap();
+        let mut changed = Vec::new();
+        watches.read(&mut changed).unwrap();
+        watches.remove(files[2].id());
+        assert!(!changed.contains(&files[1].id()));
+        assert!(watches.is_empty() && watches.by_watch.is_empty());
+    }
+}

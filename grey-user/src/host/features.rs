@@ -339,3 +339,6 @@ fn pagemap_scan() -> Presence {
         _ => Presence::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Host;
+use super::{CgroupFs, Host};
 
 pub(crate) struct Tree {
     root: PathBuf,
@@ -47,5 +47,32 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+/// A cgroup of our own in the machine's v2 tree, removed when dropped.
+pub(crate) struct OwnCgroup {
+    dir: PathBuf,
+    path: String,
+}
+
+impl OwnCgroup {
+    /// `None` on a machine where we may not make one: such a test then has nothing to say.
+    pub(crate) fn make(fs: &CgroupFs, name: &str) -> Option<Self> {
+        fs.mount()?;
+        let path = format!("/grey-host-{name}-{}", std::process::id());
+        let dir = fs.reach(&path);
+        fs::create_dir(&dir).ok()?;
+        Some(OwnCgroup { dir, path })
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.dir);
     }
 }

@@ -71,3 +71,15 @@ fn raise(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_high_enough_stays() {
+        let before = getrlimit(Resource::Nofile);
+        assert_eq!(raise_nofile(1).unwrap(), before.current);
+        assert_eq!(getrlimit(Resource::Nofile), before);
+    }
+}

@@ -1,200 +1,12 @@
-//! Memory of the whole machine: meminfo, vmstat, swap, zram, zswap, THP, KSM, MGLRU and DAMON as they stand.
+//! Memory of the whole machine: swap, zram, zswap, THP, KSM, MGLRU and DAMON as they stand.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::facts::Lookup;
-use super::{Host, HostError, figure, psi};
-
-/// /proc/meminfo, bytes. A line this kernel does not have is absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(default)]
-pub struct MemInfo {
-    /// `MemTotal`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
-    /// `MemFree`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub free: Option<u64>,
-    /// `MemAvailable`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub available: Option<u64>,
-    /// `Buffers`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub buffers: Option<u64>,
-    /// `Cached`, tmpfs included
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cached: Option<u64>,
-    /// `AnonPages`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub anon: Option<u64>,
-    /// `Shmem`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shmem: Option<u64>,
-    /// `Slab`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slab: Option<u64>,
-    /// `SReclaimable`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slab_reclaimable: Option<u64>,
-    /// `KernelStack`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kernel_stack: Option<u64>,
-    /// `PageTables`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pagetables: Option<u64>,
-    /// `SecPageTables`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sec_pagetables: Option<u64>,
-    /// `Percpu`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub percpu: Option<u64>,
-    /// `VmallocUsed`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vmalloc_used: Option<u64>,
-    /// `SwapTotal`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swap_total: Option<u64>,
-    /// `SwapFree`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swap_free: Option<u64>,
-    /// `Zswap`: bytes the compressed pool takes
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub zswap: Option<u64>,
-    /// `Zswapped`: bytes it stands for
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub zswapped: Option<u64>,
-}
-
-impl MemInfo {
-    /// Reads /proc/meminfo.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub fn read(host: &Host) -> Result<Self, HostError> {
-        host.text("/proc/meminfo").map(|text| Self::parse(&text))
-    }
-
-    /// Reads the content of /proc/meminfo.
-    #[must_use]
-    pub fn parse(content: &str) -> Self {
-        let mut info = MemInfo::default();
-        for line in content.lines() {
-            let Some((key, value)) = line.split_once(':') else {
-                continue;
-            };
-            let field = match key {
-                "MemTotal" => &mut info.total,
-                "MemFree" => &mut info.free,
-                "MemAvailable" => &mut info.available,
-                "Buffers" => &mut info.buffers,
-                "Cached" => &mut info.cached,
-                "AnonPages" => &mut info.anon,
-                "Shmem" => &mut info.shmem,
-                "Slab" => &mut info.slab,
-                "SReclaimable" => &mut info.slab_reclaimable,
-                "KernelStack" => &mut info.kernel_stack,
-                "PageTables" => &mut info.pagetables,
-                "SecPageTables" => &mut info.sec_pagetables,
-                "Percpu" => &mut info.percpu,
-                "VmallocUsed" => &mut info.vmalloc_used,
-                "SwapTotal" => &mut info.swap_total,
-                "SwapFree" => &mut info.swap_free,
-                "Zswap" => &mut info.zswap,
-                "Zswapped" => &mut info.zswapped,
-                _ => continue,
-            };
-            *field = kib(value);
-        }
-        info
-    }
-
-    /// Swap in use.
-    #[must_use]
-    pub fn swap_used(&self) -> Option<u64> {
-        self.swap_total?.checked_sub(self.swap_free?)
-    }
-}
-
-fn kib(value: &str) -> Option<u64> {
-    figure(value.trim().strip_suffix(" kB")?.as_bytes())?.checked_mul(1024)
-}
-
-/// Counters of /proc/vmstat since boot; absent where this kernel has no such line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct VmStat {
-    /// `pgfault`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pgfault: Option<u64>,
-    /// `pgmajfault`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pgmajfault: Option<u64>,
-    /// `pgscan_kswapd`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pgscan_kswapd: Option<u64>,
-    /// `pgscan_direct`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pgscan_direct: Option<u64>,
-    /// `pgsteal_kswapd`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pgsteal_kswapd: Option<u64>,
-    /// `pgsteal_direct`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pgsteal_direct: Option<u64>,
-    /// `workingset_refault_anon`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refault_anon: Option<u64>,
-    /// `workingset_refault_file`, or `workingset_refault` before 5.9
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refault_file: Option<u64>,
-    /// `pswpin`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swap_in: Option<u64>,
-    /// `pswpout`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swap_out: Option<u64>,
-    /// `oom_kill`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub oom_kill: Option<u64>,
-}
-
-impl VmStat {
-    /// Reads /proc/vmstat.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub fn read(host: &Host) -> Result<Self, HostError> {
-        host.text("/proc/vmstat").map(|text| Self::parse(&text))
-    }
-
-    /// Reads the content of /proc/vmstat.
-    #[must_use]
-    pub fn parse(content: &str) -> Self {
-        let mut stat = VmStat::default();
-        for line in content.lines() {
-            let Some((key, value)) = line.split_once(' ') else {
-                continue;
-            };
-            let field = match key {
-                "pgfault" => &mut stat.pgfault,
-                "pgmajfault" => &mut stat.pgmajfault,
-                "pgscan_kswapd" => &mut stat.pgscan_kswapd,
-                "pgscan_direct" => &mut stat.pgscan_direct,
-                "pgsteal_kswapd" => &mut stat.pgsteal_kswapd,
-                "pgsteal_direct" => &mut stat.pgsteal_direct,
-                "workingset_refault_anon" => &mut stat.refault_anon,
-                "workingset_refault_file" | "workingset_refault" => &mut stat.refault_file,
-                "pswpin" => &mut stat.swap_in,
-                "pswpout" => &mut stat.swap_out,
-                "oom_kill" => &mut stat.oom_kill,
-                _ => continue,
-            };
-            *field = figure(value.as_bytes());
-        }
-        stat
-    }
-}
+use super::meminfo::MemInfo;
+use super::{figure, psi};
 
 /// A swap area.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -393,4 +205,72 @@ fn ksm(look: &mut Lookup<'_>) -> Option<Ksm> {
 fn chosen(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fixture::Tree;
+
+    #[test]
+    fn what_a_machine_has_is_read_and_what_it_has_not_is_absent() {
+        let tree = Tree::new();
+        tree.file("/proc/meminfo", "MemTotal:        1000 kB\nMemAvailable: many kB\nHugePages_Total:       0\n")
+            .file(
+                "/proc/swaps",
+                "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n\
+                 /dev/zram0                              partition\t2048\t\t512\t\t100\n/swap file 1 2\n",
+            )
+            .file("/sys/block/zram0/disksize", "2097152\n")
+            .file("/sys/block/zram0/mm_stat", "  524288   131072   147456 0 147456 3 0 0 0\n")
+            .file("/sys/block/zram1/disksize", "0\n")
+            .file("/sys/block/zram1/mm_stat", "0 0 0 0 0 0 0 0 0\n")
+            .file("/sys/block/sda/size", "1\n")
+            .file("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n")
+            .file("/sys/kernel/mm/lru_gen/enabled", "0x0007\n")
+            .file("/sys/kernel/mm/ksm/run", "1\n")
+            .file("/sys/kernel/mm/ksm/general_profit", "-4096\n")
+            .file("/proc/pressure/memory", "not a pressure file\n");
+        let host = tree.host();
+        let mut look = Lookup::on(&host);
+        let facts = MemoryFacts::read(&mut look);
+        assert_eq!(
+            (facts.meminfo.total, facts.meminfo.available),
+            (Some(1000 << 10), None)
+        );
+        let swap = Swap {
+            path: "/dev/zram0".into(),
+            size: 2 << 20,
+            used: 512 << 10,
+            priority: 100,
+        };
+        assert_eq!(facts.swaps, Some(vec![swap]));
+        let zram = Zram {
+            name: "zram0".to_owned(),
+            size: 2 << 20,
+            stored: 512 << 10,
+            used: 147_456,
+        };
+        assert_eq!(facts.zram, [zram]);
+        assert_eq!(
+            (facts.thp.as_deref(), facts.mglru, facts.damon_reclaim),
+            (Some("madvise"), Some(true), None)
+        );
+        let ksm = facts.ksm.unwrap();
+        assert_eq!(
+            (ksm.run, ksm.general_profit, ksm.advisor),
+            (Some(1), Some(-4096), None)
+        );
+        assert_eq!((facts.zswap, facts.psi), (None, None));
+        let errors: Vec<String> = look.into_errors().iter().map(ToString::to_string).collect();
+        assert_eq!(errors, ["/proc/pressure/memory: not a pressure file"]);
+    }
+
+    #[test]
+    fn an_empty_machine_has_no_figures_and_no_zeros() {
+        let tree = Tree::new();
+        let host = tree.host();
+        let facts = MemoryFacts::read(&mut Lookup::on(&host));
+        assert_eq!(facts, MemoryFacts::default());
+    }
 }

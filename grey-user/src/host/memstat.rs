@@ -115,24 +115,30 @@ impl MemStat {
     }
 }
 
-/// Reads the content of a memory.events file; `None` when it is not one.
+/// Reads the content of a memory.events file; `None` unless all four counters are there.
 #[must_use]
 pub fn parse_events(content: &[u8]) -> Option<MemEvents> {
-    let mut events = MemEvents::default();
-    let mut seen = false;
+    let [mut high, mut max, mut oom, mut oom_kill] = [None; 4];
     for line in content.split(|byte| *byte == b'\n') {
         let Some(blank) = line.iter().position(|byte| *byte == b' ') else {
             continue;
         };
         let field = match &line[..blank] {
-            b"high" => &mut events.high_total,
-            b"max" => &mut events.max_total,
-            b"oom" => &mut events.oom_total,
-            b"oom_kill" => &mut events.oom_kill_total,
+            b"high" => &mut high,
+            b"max" => &mut max,
+            b"oom" => &mut oom,
+            b"oom_kill" => &mut oom_kill,
             _ => continue,
         };
-        *field = figure(&line[blank + 1..])?;
-        seen = true;
+        *field = figure(&line[blank + 1..]);
     }
-    seen.then_some(events)
+    Some(MemEvents {
+        high_total: high?,
+        max_total: max?,
+        oom_total: oom?,
+        oom_kill_total: oom_kill?,
+    })
 }
+
+#[cfg(test)]
+mod tests;

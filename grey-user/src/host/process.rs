@@ -231,3 +231,68 @@ impl OwnCost {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_gives_bytes_and_a_kernel_thread_has_none() {
+        let status = b"Name:\tnginx: worker\nUmask:\t0022\nTgid:\t41\nPid:\t42\nVmSize:\t  100 kB\nVmRSS:\t   30 kB\n\
+            RssAnon:\t   10 kB\nRssFile:\t   15 kB\nRssShmem:\t    5 kB\nVmSwap:\t    7 kB\n";
+        let want = ProcMem {
+            pid: 41,
+            comm: "nginx: worker".to_owned(),
+            rss: Some(30 << 10),
+            anon: Some(10 << 10),
+            file: Some(15 << 10),
+            shmem: Some(5 << 10),
+            swap: Some(7 << 10),
+            r#virtual: Some(100 << 10),
+        };
+        assert_eq!(parse_status(42, status), want);
+        let kthread = parse_status(2, b"Name:\tkthreadd\nTgid:\t2\nThreads:\t1\n");
+        assert_eq!(
+            kthread,
+            ProcMem {
+                pid: 2,
+                comm: "kthreadd".to_owned(),
+                ..ProcMem::default()
+            }
+        );
+        assert_eq!(
+            parse_status(9, b"VmRSS:\t30\nVmSwap: x kB\n"),
+            ProcMem {
+                pid: 9,
+                ..ProcMem::default()
+            }
+        );
+    }
+
+    #[test]
+    fn this_process_is_seen_and_a_dead_one_is_not() {
+        let mut proc = ProcFs::open(&Host::live()).unwrap();
+        let own = std::process::id();
+        let memory = proc.memory(own).unwrap().unwrap();
+        assert_eq!((memory.pid, memory.rss.is_some()), (own, true));
+        let (rss, size) = proc.statm(own).unwrap().unwrap();
+        assert!(rss > 0 && rss <= size && rss % 4096 == 0);
+        assert_eq!(proc.comm(own).unwrap().unwrap(), memory.comm);
+        assert!(proc.pids().unwrap().contains(&own));
+        // Above every pid_max (2^22).
+        let dead = u32::MAX;
+        assert_eq!(
+            (proc.memory(dead).unwrap(), proc.statm(dead).unwrap()),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn own_cost_counts_descriptors_and_time() {
+        let before = OwnCost::now();
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        let after = OwnCost::now();
+        assert!(after.cpu_us >= before.cpu_us && after.rss > Some(0) && after.fds > Some(2));
+        drop(file);
+    }
+}

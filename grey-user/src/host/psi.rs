@@ -224,3 +224,69 @@ fn refused(path: PathBuf, error: Errno) -> HostError {
         error => HostError::file("register a trigger on", path, error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REAL: &str = "some avg10=1.25 avg60=0.50 avg300=0.10 total=13409\n\
+        full avg10=0.00 avg60=0.00 avg300=0.00 total=4000\n";
+
+    #[test]
+    fn both_lines_are_read_and_full_may_be_missing() {
+        let file = PsiFile::parse(REAL).unwrap();
+        assert_eq!((file.some.avg10, file.some.total_us), (1.25, 13_409));
+        assert_eq!(file.full.unwrap().total_us, 4000);
+        let some = REAL.lines().next().unwrap();
+        assert_eq!(PsiFile::parse(some).unwrap().full, None);
+        let totals = |full_us_total| {
+            Some(Psi {
+                some_us_total: 13_409,
+                full_us_total,
+            })
+        };
+        assert_eq!(parse_totals(REAL.as_bytes()), totals(Some(4000)));
+        assert_eq!(parse_totals(some.as_bytes()), totals(None));
+    }
+
+    #[test]
+    fn what_is_not_a_pressure_file_is_unknown() {
+        let garbage = [
+            "",
+            "some",
+            "some avg10=0.00",
+            "full avg10=0 avg60=0 avg300=0 total=1",
+            "some total=-1",
+            "x\ny\n",
+        ];
+        for content in garbage {
+            assert_eq!(PsiFile::parse(content), None, "{content}");
+            assert_eq!(parse_totals(content.as_bytes()), None, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_refused_trigger_names_its_file_and_the_cause() {
+        let text = |error| refused(PathBuf::from(MEMORY), error).to_string();
+        assert_eq!(
+            text(Errno::INVAL),
+            "/proc/pressure/memory: the kernel does not take this trigger"
+        );
+        assert!(text(Errno::OPNOTSUPP).contains("psi=1"));
+        assert!(
+            text(Errno::ACCESS)
+                .starts_with("register a trigger on /proc/pressure/memory: Permission denied")
+        );
+        assert!(refused(PathBuf::from(MEMORY), Errno::ACCESS).is_permission());
+    }
+
+    #[test]
+    fn this_machine_takes_a_trigger_or_says_why_not() {
+        let host = Host::live();
+        let fs = CgroupFs::discover(&host);
+        match machine_trigger(&host, &fs, PressureLevel::Some, 100_000, 1_000_000) {
+            Ok(trigger) => assert!([1_000_000, 2_000_000].contains(&trigger.window_us)),
+            Err(error) => assert!(error.to_string().contains("pressure"), "{error}"),
+        }
+    }
+}

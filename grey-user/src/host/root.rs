@@ -2,8 +2,7 @@
 
 use grey_core::event::{Mem, Psi};
 
-use super::memory::{MemInfo, VmStat};
-use super::{CgroupFiles, Gone, Host, HostError, Reading, psi};
+use super::{CgroupFiles, Gone, Host, HostError, MemInfo, Reading, VmStat, psi};
 
 impl Reading {
     /// The machine from /proc/meminfo, /proc/vmstat and /proc/pressure/memory.

@@ -95,3 +95,35 @@ pub fn mount_tracefs_privately() -> Result<Tracefs, HostError> {
         .map_err(|source| HostError::file("mount tracefs on", TRACING, source))?;
     Ok(Tracefs::find(&Host::live()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fixture::Tree;
+
+    #[test]
+    fn it_is_found_by_its_mount_or_through_debugfs() {
+        let tree = Tree::new();
+        assert_eq!(Tracefs::find(&tree.host()), Tracefs::Absent);
+        tree.dir(TRACING);
+        assert_eq!(Tracefs::find(&tree.host()), Tracefs::NotMounted);
+        tree.file(
+            "/proc/self/mountinfo",
+            "9 1 0:7 / /sys/kernel/debug rw - debugfs debugfs rw\n",
+        )
+        .dir("/sys/kernel/debug/tracing/events");
+        assert_eq!(
+            Tracefs::find(&tree.host()).path(),
+            Some(Path::new("/sys/kernel/debug/tracing"))
+        );
+        tree.file(
+            "/proc/self/mountinfo",
+            "9 1 0:12 / /sys/kernel/tracing rw - tracefs tracefs rw\n",
+        )
+        .dir("/sys/kernel/tracing/events");
+        assert_eq!(
+            Tracefs::find(&tree.host()),
+            Tracefs::Mounted(PathBuf::from(TRACING))
+        );
+    }
+}

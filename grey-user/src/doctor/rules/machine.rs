@@ -10,20 +10,33 @@ pub(super) fn memory(facts: &Facts) -> Vec<Finding> {
     let memory = &facts.memory;
     let mut list = Vec::new();
     if let Some(total) = memory.meminfo.total {
-        let available = memory.meminfo.available.map(|n| format!(", {} available", size(n))).unwrap_or_default();
-        list.push(finding(Mark::Ok, "RAM", format!("{}{available}", size(total))));
+        let available = memory
+            .meminfo
+            .available
+            .map(|n| format!(", {} available", size(n)))
+            .unwrap_or_default();
+        list.push(finding(
+            Mark::Ok,
+            "RAM",
+            format!("{}{available}", size(total)),
+        ));
     }
     list.push(match &memory.psi {
         Some(psi) => finding(
             Mark::Ok,
             "PSI",
             match &psi.full {
-                Some(full) => format!("some {:.2} %, full {:.2} % of the last 10 s", psi.some.avg10, full.avg10),
+                Some(full) => format!(
+                    "some {:.2} %, full {:.2} % of the last 10 s",
+                    psi.some.avg10, full.avg10
+                ),
                 None => format!("some {:.2} % of the last 10 s", psi.some.avg10),
             },
         ),
         None => finding(Mark::Off, "PSI", "not built in or switched off")
-            .lost("`pressure` events, the psi figures, and waking up at once when memory gets tight")
+            .lost(
+                "`pressure` events, the psi figures, and waking up at once when memory gets tight",
+            )
             .remedy("boot with psi=1, on a kernel built with CONFIG_PSI=y"),
     });
     list.extend(swap(facts));
@@ -33,13 +46,25 @@ pub(super) fn memory(facts: &Facts) -> Vec<Finding> {
             #[allow(clippy::cast_precision_loss)] // Two digits are shown.
             used => format!(", {:.1} to 1", zram.stored as f64 / used as f64),
         };
-        let found = format!("{} holds {} in {}{ratio}", zram.name, size(zram.stored), size(zram.used));
+        let found = format!(
+            "{} holds {} in {}{ratio}",
+            zram.name,
+            size(zram.stored),
+            size(zram.used)
+        );
         list.push(finding(Mark::Ok, "zram", found));
     }
     if let Some(zswap) = &memory.zswap {
-        let compressor = zswap.compressor.as_deref().map(|name| format!(", {name}")).unwrap_or_default();
+        let compressor = zswap
+            .compressor
+            .as_deref()
+            .map(|name| format!(", {name}"))
+            .unwrap_or_default();
         list.push(if zswap.enabled {
-            let pool = zswap.pool.map(|pool| format!(", pool of {}", size(pool))).unwrap_or_default();
+            let pool = zswap
+                .pool
+                .map(|pool| format!(", pool of {}", size(pool)))
+                .unwrap_or_default();
             finding(Mark::Ok, "zswap", format!("on{compressor}{pool}"))
         } else {
             finding(Mark::Note, "zswap", "off")
@@ -62,10 +87,18 @@ pub(super) fn memory(facts: &Facts) -> Vec<Finding> {
         list.push(finding(Mark::Note, "KSM", format!("{state}{saved}")));
     }
     if let Some(on) = memory.mglru {
-        list.push(finding(Mark::Note, "MGLRU", if on { "on" } else { "built in, off" }));
+        list.push(finding(
+            Mark::Note,
+            "MGLRU",
+            if on { "on" } else { "built in, off" },
+        ));
     }
     if let Some(on) = memory.damon_reclaim {
-        list.push(finding(Mark::Note, "DAMON_RECLAIM", if on { "on" } else { "built in, off" }));
+        list.push(finding(
+            Mark::Note,
+            "DAMON_RECLAIM",
+            if on { "on" } else { "built in, off" },
+        ));
     }
     list
 }
@@ -79,8 +112,16 @@ fn swap(facts: &Facts) -> Option<Finding> {
             .lost("reclaiming anonymous memory: only page cache can be given back")
             .remedy("set up zram or a swap file where that is wanted")
     } else {
-        let areas = if areas.len() == 1 { "1 area".to_owned() } else { format!("{} areas", areas.len()) };
-        finding(Mark::Ok, "swap", format!("{} of {} in use, {areas}", size(used), size(total)))
+        let areas = if areas.len() == 1 {
+            "1 area".to_owned()
+        } else {
+            format!("{} areas", areas.len())
+        };
+        finding(
+            Mark::Ok,
+            "swap",
+            format!("{} of {} in use, {areas}", size(used), size(total)),
+        )
     })
 }
 

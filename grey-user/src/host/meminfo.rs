@@ -1,0 +1,194 @@
+//! /proc/meminfo and the counters of /proc/vmstat that we use.
+
+use serde::Serialize;
+
+use super::{Host, HostError, figure};
+
+/// /proc/meminfo, bytes. A line this kernel does not have is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(default)]
+pub struct MemInfo {
+    /// `MemTotal`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// `MemFree`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free: Option<u64>,
+    /// `MemAvailable`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available: Option<u64>,
+    /// `Buffers`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buffers: Option<u64>,
+    /// `Cached`, tmpfs included
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached: Option<u64>,
+    /// `AnonPages`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anon: Option<u64>,
+    /// `Shmem`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shmem: Option<u64>,
+    /// `Slab`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slab: Option<u64>,
+    /// `SReclaimable`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slab_reclaimable: Option<u64>,
+    /// `KernelStack`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_stack: Option<u64>,
+    /// `PageTables`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pagetables: Option<u64>,
+    /// `SecPageTables`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sec_pagetables: Option<u64>,
+    /// `Percpu`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percpu: Option<u64>,
+    /// `VmallocUsed`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmalloc_used: Option<u64>,
+    /// `SwapTotal`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_total: Option<u64>,
+    /// `SwapFree`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_free: Option<u64>,
+    /// `Zswap`: bytes the compressed pool takes
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zswap: Option<u64>,
+    /// `Zswapped`: bytes it stands for
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zswapped: Option<u64>,
+}
+
+impl MemInfo {
+    /// Reads /proc/meminfo.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read(host: &Host) -> Result<Self, HostError> {
+        host.text("/proc/meminfo").map(|text| Self::parse(&text))
+    }
+
+    /// Reads the content of /proc/meminfo.
+    #[must_use]
+    pub fn parse(content: &str) -> Self {
+        let mut info = MemInfo::default();
+        for line in content.lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let field = match key {
+                "MemTotal" => &mut info.total,
+                "MemFree" => &mut info.free,
+                "MemAvailable" => &mut info.available,
+                "Buffers" => &mut info.buffers,
+                "Cached" => &mut info.cached,
+                "AnonPages" => &mut info.anon,
+                "Shmem" => &mut info.shmem,
+                "Slab" => &mut info.slab,
+                "SReclaimable" => &mut info.slab_reclaimable,
+                "KernelStack" => &mut info.kernel_stack,
+                "PageTables" => &mut info.pagetables,
+                "SecPageTables" => &mut info.sec_pagetables,
+                "Percpu" => &mut info.percpu,
+                "VmallocUsed" => &mut info.vmalloc_used,
+                "SwapTotal" => &mut info.swap_total,
+                "SwapFree" => &mut info.swap_free,
+                "Zswap" => &mut info.zswap,
+                "Zswapped" => &mut info.zswapped,
+                _ => continue,
+            };
+            *field = kib(value);
+        }
+        info
+    }
+
+    /// Swap in use.
+    #[must_use]
+    pub fn swap_used(&self) -> Option<u64> {
+        self.swap_total?.checked_sub(self.swap_free?)
+    }
+}
+
+fn kib(value: &str) -> Option<u64> {
+    figure(value.trim().strip_suffix(" kB")?.as_bytes())?.checked_mul(1024)
+}
+
+/// Counters of /proc/vmstat since boot; absent where this kernel has no such line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VmStat {
+    /// `pgfault`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgfault: Option<u64>,
+    /// `pgmajfault`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgmajfault: Option<u64>,
+    /// `pgscan_kswapd`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgscan_kswapd: Option<u64>,
+    /// `pgscan_direct`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgscan_direct: Option<u64>,
+    /// `pgsteal_kswapd`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgsteal_kswapd: Option<u64>,
+    /// `pgsteal_direct`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgsteal_direct: Option<u64>,
+    /// `workingset_refault_anon`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refault_anon: Option<u64>,
+    /// `workingset_refault_file`, or `workingset_refault` before 5.9
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refault_file: Option<u64>,
+    /// `pswpin`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_in: Option<u64>,
+    /// `pswpout`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_out: Option<u64>,
+    /// `oom_kill`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kill: Option<u64>,
+}
+
+impl VmStat {
+    /// Reads /proc/vmstat.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read(host: &Host) -> Result<Self, HostError> {
+        host.text("/proc/vmstat").map(|text| Self::parse(&text))
+    }
+
+    /// Reads the content of /proc/vmstat.
+    #[must_use]
+    pub fn parse(content: &str) -> Self {
+        let mut stat = VmStat::default();
+        for line in content.lines() {
+            let Some((key, value)) = line.split_once(' ') else {
+                continue;
+            };
+            let field = match key {
+                "pgfault" => &mut stat.pgfault,
+                "pgmajfault" => &mut stat.pgmajfault,
+                "pgscan_kswapd" => &mut stat.pgscan_kswapd,
+                "pgscan_direct" => &mut stat.pgscan_direct,
+                "pgsteal_kswapd" => &mut stat.pgsteal_kswapd,
+                "pgsteal_direct" => &mut stat.pgsteal_direct,
+                "workingset_refault_anon" => &mut stat.refault_anon,
+                "workingset_refault_file" | "workingset_refault" => &mut stat.refault_file,
+                "pswpin" => &mut stat.swap_in,
+                "pswpout" => &mut stat.swap_out,
+                "oom_kill" => &mut stat.oom_kill,
+                _ => continue,
+            };
+            *field = figure(value.as_bytes());
+        }
+        stat
+    }
+}
