@@ -82,23 +82,27 @@ pub(super) fn levels(
         );
         return;
     }
-    put_right(buf, area.x, area.y, &name(high), SCALE - 1, theme.heading());
+    let (mut top, bottom) = (name(high), name(low));
+    if top == bottom && high > low {
+        top = format!("+{}", name(high - low));
+    }
+    put_right(buf, area.x, area.y, &top, SCALE - 1, theme.heading());
     if area.height > 1 {
         put_right(
             buf,
             area.x,
             area.bottom() - 1,
-            &name(low),
+            &bottom,
             SCALE - 1,
             theme.heading(),
         );
     }
     let room = usize::from(area.width - SCALE);
-    let each = (room / points.len().max(1)).max(1);
-    let seen = &points[points.len().saturating_sub(room / each)..];
     let eighths = f64::from(area.height) * 8.0;
-    for (at, point) in seen.iter().enumerate() {
-        let Some(value) = point else { continue };
+    for column in 0..room {
+        let Some(value) = points[column * points.len() / room] else {
+            continue;
+        };
         let share = if high > low {
             (value - low) / (high - low)
         } else {
@@ -112,10 +116,12 @@ pub(super) fn levels(
                 break;
             }
             let y = area.bottom() - 1 - row as u16;
-            for column in 0..each {
-                let x = area.x + SCALE + (at * each + column) as u16;
-                buf.set_string(x, y, BARS[here - 1], theme.heading());
-            }
+            buf.set_string(
+                area.x + SCALE + column as u16,
+                y,
+                BARS[here - 1],
+                theme.heading(),
+            );
         }
     }
 }

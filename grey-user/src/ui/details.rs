@@ -57,14 +57,29 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, path: &str, stat
         entry,
         theme,
     );
-    let chart_height = (area.height / 4).clamp(0, 12);
+    let items = items(entry.sample(), model.rates(entry), model, entry);
+    let columns = columns(
+        &items,
+        usize::from(((area.width + GAP) / (COLUMN + GAP)).max(1)),
+    );
+    let needed = columns.iter().map(|column| column.len()).max().unwrap_or(0);
+    // The chart gets a quarter, and what the figures leave.
+    let below = area.height.saturating_sub(2);
+    let spare = below.saturating_sub(u16::try_from(needed).unwrap_or(u16::MAX));
+    let chart_height = (area.height / 4).max(spare.saturating_sub(2).min(24));
+    let list_height = if chart_height >= 3 {
+        below.saturating_sub(chart_height + 1)
+    } else {
+        below
+    };
     let list = Rect {
         y: area.y + 2,
-        height: area.height.saturating_sub(2 + chart_height + 1),
+        height: list_height,
         ..area
     };
-    let items = items(entry.sample(), model.rates(entry), model, entry);
-    draw_items(buf, list, &items, state);
+    let height = usize::from(list.height);
+    state.details.scroll(needed, height);
+    draw_columns(buf, list, &columns, state);
     if chart_height >= 3 {
         let top = Rect {
             y: list.bottom(),
@@ -77,7 +92,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, path: &str, stat
             Basis::Faults => ("faults/s", chart::count_level),
         };
         let span = model.tick() * HISTORY as u32;
-        let span = format_duration_us(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
+        let span = figure::interval(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
         rule(buf, top, &format!("{what}, last {span}"), false, theme);
         let area = Rect {
             y: top.bottom(),
@@ -85,6 +100,22 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, path: &str, stat
             ..area
         };
         chart::levels(buf, area, &model.levels(entry, HISTORY), name, theme);
+    }
+    if needed > height && height > 0 {
+        let first = state.details.offset + 1;
+        let text = format!(
+            " lines {first}–{} of {needed} ",
+            state.details.offset + height
+        );
+        let room = area.width.saturating_sub(2);
+        put_right(
+            buf,
+            area.x,
+            list.bottom().min(area.bottom() - 1),
+            &text,
+            room,
+            theme.heading(),
+        );
     }
 }
 
@@ -116,21 +147,18 @@ fn identity(buf: &mut Buffer, area: Rect, model: &Model, entry: &Entry, theme: T
     }
 }
 
-fn draw_items(buf: &mut Buffer, area: Rect, items: &[Item], state: &mut UiState) {
+/// Draws the groups side by side; where the height is too little, from the line scrolled to.
+fn draw_columns(buf: &mut Buffer, area: Rect, columns: &[&[Item]], state: &UiState) {
     let height = usize::from(area.height);
-    if height == 0 {
-        return;
-    }
-    let columns = usize::from(((area.width + GAP) / (COLUMN + GAP)).max(1));
-    // Columns are filled one after the other; with too little room for all, the list scrolls by lines.
-    let needed = items.len().div_ceil(columns).max(height);
-    state.details.scroll(needed, height);
     let width = COLUMN.min(area.width);
-    for column in 0..columns {
-        let from = column * needed + state.details.offset;
-        let until = ((column + 1) * needed).min(from + height);
-        for (line, item) in items.iter().take(until).skip(from).enumerate() {
-            let x = area.x + column as u16 * (COLUMN + GAP);
+    for (at, column) in columns.iter().enumerate() {
+        for (line, item) in column
+            .iter()
+            .skip(state.details.offset)
+            .take(height)
+            .enumerate()
+        {
+            let x = area.x + at as u16 * (COLUMN + GAP);
             draw_item(
                 buf,
                 Rect {
@@ -144,6 +172,31 @@ fn draw_items(buf: &mut Buffer, area: Rect, items: &[Item], state: &mut UiState)
             );
         }
     }
+}
+
+/// Groups in `most` columns at most, the lowest that need not split a group.
+fn columns(items: &[Item], most: usize) -> Vec<&[Item]> {
+    let starts: Vec<usize> = items
+        .iter()
+        .enumerate()
+        .filter_map(|(at, item)| matches!(item, Item::Group(_)).then_some(at))
+        .chain([items.len()])
+        .collect();
+    for height in items.len().div_ceil(most.max(1))..items.len() {
+        let mut columns = Vec::new();
+        let mut from = 0;
+        for group in starts.windows(2) {
+            if group[1] - from > height && group[0] > from {
+                columns.push(&items[from..group[0]]);
+                from = group[0];
+            }
+        }
+        columns.push(&items[from..]);
+        if columns.len() <= most && columns.iter().all(|column| column.len() <= height) {
+            return columns;
+        }
+    }
+    vec![items]
 }
 
 fn draw_item(buf: &mut Buffer, area: Rect, item: &Item, theme: Theme) {

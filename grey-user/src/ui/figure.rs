@@ -131,7 +131,13 @@ pub(super) fn fit(path: &str, max: usize) -> Cow<'_, str> {
         return unit.to_owned().into();
     }
     let graphemes = graphemes(unit);
-    let head = take(graphemes.iter(), max.saturating_sub(1).div_ceil(2));
+    // A container id that was cut ends in an ellipsis: it matters more than what stands before it.
+    let tail_first = if unit.ends_with('…') { 13 } else { 0 };
+    let head_room = max
+        .saturating_sub(1)
+        .div_ceil(2)
+        .min(max.saturating_sub(1 + tail_first));
+    let head = take(graphemes.iter(), head_room);
     let used: usize = graphemes[..head].iter().map(|(_, width)| width).sum();
     let tail = take(graphemes.iter().rev(), max.saturating_sub(1 + used));
     let text = |part: &[(&str, usize)]| part.iter().map(|(symbol, _)| *symbol).collect::<String>();

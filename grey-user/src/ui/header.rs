@@ -43,7 +43,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, info: &Info, sta
         return;
     }
     let y = area.y + 1;
-    let end = put_end(buf, area, y, &choice(state));
+    let end = put_end(buf, area, y, &choice(model, state));
     memory(
         buf,
         Rect {
@@ -121,9 +121,12 @@ fn health(model: &Model, theme: Theme) -> Words {
 }
 
 /// What the table shows, where it is not the usual.
-fn choice(state: &UiState) -> Words {
+fn choice(model: &Model, state: &UiState) -> Words {
     let theme = state.theme;
     let mut words = Words::new();
+    if !model.is_empty() && !model.has_memory() {
+        words.push(("no memory controller".to_owned(), theme.warning()));
+    }
     if !state.query.filter.is_empty() && !state.typing {
         words.push((
             format!(" /{} ", figure::cut(&state.query.filter, 20)),
@@ -182,19 +185,31 @@ fn memory(buf: &mut Buffer, area: Rect, info: &Info, theme: Theme) {
     );
 }
 
-/// Words at the right end of a line; leading ones are left out where there is no room. Returns where they begin.
+/// Words at the right end of a line; the last ones are left out where there is no room. Returns where they begin.
 fn put_end(buf: &mut Buffer, area: Rect, y: u16, words: &Words) -> u16 {
-    let mut x = area.right();
-    for (text, style) in words.iter().rev() {
-        let width = figure::width(text) as u16 + if x == area.right() { 0 } else { 2 };
-        // Half of the line belongs to the left side.
-        if x.saturating_sub(width) < area.x + area.width / 2 {
+    // Half of the line belongs to the left side.
+    let mut room = usize::from(area.width / 2);
+    let mut shown = 0;
+    for (text, _) in words {
+        let needs = figure::width(text) + if shown == 0 { 0 } else { 2 };
+        if needs > room {
             break;
         }
-        x -= width;
-        buf.set_string(x, y, text, *style);
+        room -= needs;
+        shown += 1;
     }
-    x.saturating_sub(2).max(area.x)
+    let start = area.x + area.width.div_ceil(2) + room as u16;
+    let mut line = Line {
+        buf,
+        x: start,
+        y,
+        end: area.right(),
+    };
+    for (text, style) in &words[..shown] {
+        line.put(text, *style);
+        line.x += 1;
+    }
+    start.saturating_sub(2).max(area.x)
 }
 
 /// Draws the keys, or the filter that is being typed.

@@ -31,17 +31,14 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, state: &UiState) {
         ("", &second),
         ("q  Esc  Ctrl-C", "quit"),
         ("", ""),
-        (
-            "–",
-            "unknown: no such file, no such probe, or no sample for a while",
-        ),
+        ("–", "unknown: not there, or no sample for a while"),
         ("≥", "at least: events were lost in this window"),
         ("GROWTH/S", "anon + swap; the bars are its past, one a tick"),
         ("STALL/S", "time tasks waited in reclaim, each second"),
         ("PSI", "share of time at least one task waited for memory"),
         (
             "LIMIT",
-            "use of memory.max (or high); ↑ an ancestor's is hit first",
+            "use of memory.max or high; ↑ an ancestor's comes first",
         ),
     ];
     let width = WIDTH.min(area.width);
@@ -52,7 +49,9 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, state: &UiState) {
         width,
         height,
     };
-    Clear.render(popup, buf);
+    // A frame a few columns narrower than the screen would leave shreds of the table beside it.
+    let cleared = if area.width < WIDTH + 20 { area } else { popup };
+    Clear.render(cleared, buf);
     Block::bordered()
         .border_type(BorderType::Rounded)
         .border_style(theme.heading())

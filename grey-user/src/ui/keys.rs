@@ -178,6 +178,7 @@ impl UiState {
     fn sort_by(&mut self, sort: SortKey) {
         self.query.sort = sort;
         self.query.descending = sort.descends();
+        self.sort_chosen = true;
         // A new order is read from its top.
         self.table = Cursor::default();
     }

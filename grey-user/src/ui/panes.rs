@@ -45,7 +45,7 @@ pub(super) fn draw_processes(buf: &mut Buffer, area: Rect, model: &Model, state:
         };
         draw_process(buf, at, process, state.theme);
         if focused && state.processes.offset + line == state.processes.index {
-            buf.set_style(at, state.theme.cursor());
+            state.theme.mark(buf, at);
         }
     }
 }
@@ -125,7 +125,7 @@ pub(super) fn draw_alerts(buf: &mut Buffer, area: Rect, model: &Model, state: &m
         };
         draw_alert(buf, at, alert, state.theme);
         if focused && state.alerts.offset + line == state.alerts.index {
-            buf.set_style(at, state.theme.cursor());
+            state.theme.mark(buf, at);
         }
     }
 }

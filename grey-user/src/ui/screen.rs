@@ -1,6 +1,6 @@
 //! One frame: where the parts lie, and who draws each.
 
-use grey_core::view::Model;
+use grey_core::view::{Model, SortKey};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
@@ -26,6 +26,14 @@ struct Areas {
 
 /// Draws a frame. Settles the cursors of `state` against what there is to see now.
 pub fn render(frame: &mut Frame<'_>, model: &Model, info: &Info, state: &mut UiState) {
+    if !state.sort_chosen && !model.is_empty() {
+        // Without a memory controller an order by memory would be none.
+        state.query.sort = if model.has_memory() {
+            SortKey::Memory
+        } else {
+            SortKey::Faults
+        };
+    }
     let areas = areas(frame.area(), state.pane);
     let buf = frame.buffer_mut();
     header::draw(buf, areas.header, model, info, state);
@@ -85,7 +93,7 @@ fn areas(screen: Rect, pane: Pane) -> Areas {
     if screen.width >= WIDE {
         let height = (body.height * 3 / 10).clamp(6, 16);
         let split = below(body.height - height, height);
-        let left = split.width * 9 / 20;
+        let left = split.width / 2;
         areas.table = Some(below(0, body.height - height));
         areas.processes = Some(Rect {
             width: left - 2,

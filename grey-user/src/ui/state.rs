@@ -41,6 +41,8 @@ pub(super) enum Overlay {
 #[derive(Clone, Debug)]
 pub struct UiState {
     pub(super) query: Query,
+    /// Whether the user has chosen what to sort by.
+    pub(super) sort_chosen: bool,
     /// Whether keys go into the filter.
     pub(super) typing: bool,
     pub(super) overlay: Overlay,
@@ -59,6 +61,7 @@ impl UiState {
     pub fn new(theme: Theme) -> Self {
         UiState {
             query: Query::default(),
+            sort_chosen: false,
             typing: false,
             overlay: Overlay::None,
             pane: Pane::Table,

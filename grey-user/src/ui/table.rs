@@ -55,13 +55,13 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, state: &mut UiSt
             state.theme,
         );
         if focused && state.table.offset + line == state.table.index {
-            buf.set_style(
+            state.theme.mark(
+                buf,
                 Rect {
                     y,
                     height: 1,
                     ..area
                 },
-                state.theme.cursor(),
             );
         }
     }

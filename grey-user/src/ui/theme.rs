@@ -1,5 +1,7 @@
 //! Few colours, each with one meaning. `NO_COLOR` leaves bold, dim and reverse.
 
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 
 /// The styles of the screen.
@@ -39,7 +41,7 @@ impl Theme {
     /// Nothing going on, unknown, or of less interest.
     pub(super) fn dim(self) -> Style {
         if self.colour {
-            Style::new().fg(Color::DarkGray)
+            Style::new().fg(Color::Indexed(245))
         } else {
             Style::new().add_modifier(Modifier::DIM)
         }
@@ -55,12 +57,20 @@ impl Theme {
         self.fg(Color::Cyan).add_modifier(Modifier::BOLD)
     }
 
-    /// The line under the cursor.
-    pub(super) fn cursor(self) -> Style {
-        if self.colour {
-            Style::new().bg(Color::Indexed(237))
-        } else {
-            Style::new().add_modifier(Modifier::REVERSED)
+    /// Marks the line under the cursor.
+    pub(super) fn mark(self, buf: &mut Buffer, line: Rect) {
+        if !self.colour {
+            buf.set_style(line, Style::new().add_modifier(Modifier::REVERSED));
+            return;
+        }
+        for x in line.left()..line.right() {
+            if let Some(cell) = buf.cell_mut((x, line.y)) {
+                cell.bg = Color::Indexed(237);
+                if cell.fg == Color::Reset {
+                    // On a light terminal the usual colour would be dark on dark.
+                    cell.fg = Color::Indexed(255);
+                }
+            }
         }
     }
 
