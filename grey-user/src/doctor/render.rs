@@ -38,6 +38,9 @@ pub(super) fn text(report: &DoctorReport, color: bool) -> String {
     out
 }
 
+/// Columns of a line; a longer one is continued below its own beginning.
+const COLUMNS: usize = 110;
+
 fn line(out: &mut String, finding: &Finding, width: usize, color: bool) {
     let (word, code) = match finding.mark {
         Mark::Ok => ("ok  ", "32"),
@@ -45,13 +48,9 @@ fn line(out: &mut String, finding: &Finding, width: usize, color: bool) {
         Mark::Warn => ("warn", "33"),
         Mark::Off => ("off ", "31"),
     };
-    let _ = writeln!(
-        out,
-        "  {}  {:width$}  {}",
-        paint(word, code, color),
-        finding.name,
-        finding.found
-    );
+    let mark = paint(word, code, color);
+    let _ = write!(out, "  {mark}  {:width$}  ", finding.name);
+    wrapped(out, &finding.found, width + 10);
     let details = [
         ("lost", &finding.lost),
         ("cost", &finding.cost),
@@ -60,9 +59,27 @@ fn line(out: &mut String, finding: &Finding, width: usize, color: bool) {
     for (label, detail) in details {
         if let Some(detail) = detail {
             let label = paint(&format!("{label:<4}"), "2", color);
-            let _ = writeln!(out, "        {:width$}  {label}  {detail}", "");
+            let _ = write!(out, "{:indent$}{label}  ", "", indent = width + 10);
+            wrapped(out, detail, width + 16);
         }
     }
+}
+
+fn wrapped(out: &mut String, text: &str, indent: usize) {
+    let mut column = indent;
+    for (at, word) in text.split(' ').enumerate() {
+        let length = word.chars().count();
+        if at > 0 && column + 1 + length > COLUMNS {
+            let _ = write!(out, "\n{:indent$}", "");
+            column = indent;
+        } else if at > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out.push('\n');
 }
 
 fn paint(text: &str, code: &str, color: bool) -> String {

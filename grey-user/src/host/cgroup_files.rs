@@ -7,7 +7,7 @@ use grey_core::event::{Limit, Mem, MemEvents, Psi};
 use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::io::Errno;
 
-use super::cgroupfs::{CgroupFs, open_dir};
+use super::cgroupfs::{CgroupFs, is_alive, open_dir};
 use super::memstat::{MemStat, parse_events};
 use super::psi::parse_totals;
 use super::{HostError, figure_line};
@@ -157,14 +157,7 @@ impl CgroupFiles {
     /// Whether the cgroup still exists.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        // Every cgroup has this file; a removed directory has none.
-        rustix::fs::accessat(
-            &self.dir,
-            c"cgroup.procs",
-            rustix::fs::Access::EXISTS,
-            rustix::fs::AtFlags::empty(),
-        )
-        .is_ok()
+        is_alive(self.dir.as_fd())
     }
 
     /// Reads memory.current, .stat, .events, .pressure and .swap.current. `buf` is scratch space to be reused.

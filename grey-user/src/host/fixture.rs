@@ -42,6 +42,17 @@ impl Tree {
         fs::write(path, content).unwrap();
         self
     }
+
+    /// Takes a file or a whole directory away.
+    pub(crate) fn without(&self, path: &str) -> &Self {
+        let path = self.path(path);
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+        self
+    }
 }
 
 impl Drop for Tree {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::facts::Lookup;
 use super::tracefs::Tracefs;
-use super::{Host, limits};
+use super::{Host, limits, mountinfo};
 
 /// Whether a file can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -112,6 +112,8 @@ pub struct KernelFacts {
     pub capabilities: Option<Capabilities>,
     /// Whether the capabilities hold only inside a user namespace, where they do not help with BPF.
     pub in_user_namespace: bool,
+    /// Whether /proc is mounted so that other users' processes are hidden (`hidepid`) from whom lacks `CAP_SYS_PTRACE`.
+    pub hidepid: bool,
     /// `kernel.unprivileged_bpf_disabled`: 0 allowed, 1 or 2 forbidden.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unprivileged_bpf_disabled: Option<u64>,
@@ -158,6 +160,7 @@ impl KernelFacts {
             in_user_namespace: look
                 .text("/proc/self/uid_map")
                 .is_some_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"])),
+            hidepid: hidepid(look.host()),
             unprivileged_bpf_disabled: look.figure("/proc/sys/kernel/unprivileged_bpf_disabled"),
             bpf_stats_enabled: look
                 .figure("/proc/sys/kernel/bpf_stats_enabled")
@@ -175,6 +178,19 @@ impl KernelFacts {
 pub fn hostname(look: &mut Lookup<'_>) -> Option<String> {
     look.text("/proc/sys/kernel/hostname")
         .filter(|name| !name.is_empty())
+}
+
+fn hidepid(host: &Host) -> bool {
+    let mounts = mountinfo::mounts(host).unwrap_or_default();
+    mounts.iter().any(|mount| {
+        mount.fstype == "proc"
+            && mount.point.as_os_str() == "/proc"
+            && mount.super_options.split(',').any(|option| {
+                option
+                    .strip_prefix("hidepid=")
+                    .is_some_and(|mode| !matches!(mode, "0" | "off"))
+            })
+    })
 }
 
 /// Counts a list such as `0-3,8`.

@@ -110,9 +110,9 @@ impl ProcFs {
             .split(|byte| *byte == b'\n')
             .find_map(|line| line.strip_prefix(b"0::"))
             .map(|path| {
-                String::from_utf8_lossy(path)
-                    .trim_end_matches(" (deleted)")
-                    .to_owned()
+                let path = String::from_utf8_lossy(path);
+                // The kernel marks a cgroup that was removed under a process that is still exiting.
+                path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned()
             }))
     }
 

@@ -152,6 +152,20 @@ pub(super) fn privileges(facts: &Facts, probes: &[ProbeStatus]) -> Vec<Finding> 
         ),
         None => finding(Mark::Note, "BPF", "not known: /proc/self/status tells no capabilities"),
     });
+    let sees_all = kernel
+        .capabilities
+        .is_some_and(|caps| caps.has(Capabilities::SYS_PTRACE));
+    if kernel.hidepid && !sees_all {
+        list.push(
+            finding(
+                Mark::Warn,
+                "processes",
+                "/proc hides other users' processes (hidepid)",
+            )
+            .lost("their figures, and their part of the sums over processes")
+            .remedy("run as root, or give the binary cap_sys_ptrace"),
+        );
+    }
     let raises = kernel
         .capabilities
         .is_some_and(|caps| caps.has(Capabilities::SYS_RESOURCE));

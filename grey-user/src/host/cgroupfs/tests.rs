@@ -122,7 +122,11 @@ fn a_walk_gives_every_cgroup_once_and_parents_first() {
         assert_eq!(entry.id, stat.st_ino, "{}", entry.path);
     }
     assert_eq!(fs.lookup(walk.cgroups[0].id).as_deref(), Some("/"));
-    assert_eq!(fs.lookup(u64::MAX), None);
+    assert_eq!(
+        fs.id_of("/user.slice"),
+        Some(walk.cgroups[at("/user.slice")].id)
+    );
+    assert_eq!((fs.id_of("/gone"), fs.lookup(u64::MAX)), (None, None));
     assert_eq!(
         fs.pids("/system.slice/a.service").unwrap(),
         [12, 7],
