@@ -48,7 +48,8 @@ const SWEEP_US: u64 = 30_000_000;
 /// 10,000 cgroups; processes and alerts are bounded by number.
 #[derive(Clone, Debug)]
 pub struct Model {
-    cgroups: HashMap<Arc<str>, Entry>,
+    /// Boxed: a table of large values would hold up to twice as many as there are.
+    cgroups: HashMap<Arc<str>, Box<Entry>>,
     processes: Processes,
     alerts: Alerts,
     health: Option<Health>,
@@ -103,7 +104,7 @@ impl Model {
                     );
                 } else {
                     let entry = Entry::new(cgroup, event, sample, self.elapsed_us, self.generation);
-                    self.cgroups.insert(entry.key(), entry);
+                    self.cgroups.insert(entry.key(), Box::new(entry));
                     self.make_room();
                 }
             }
@@ -137,12 +138,12 @@ impl Model {
     /// One cgroup by its path.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Entry> {
-        self.cgroups.get(path)
+        self.cgroups.get(path).map(Box::as_ref)
     }
 
     /// All cgroups, in no order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.cgroups.values()
+        self.cgroups.values().map(Box::as_ref)
     }
 
     /// Number of cgroups known.
@@ -304,7 +305,11 @@ impl Model {
             return;
         }
         // An eighth at once, so that the scan is rare.
-        let mut heard: Vec<u64> = self.cgroups.values().map(Entry::last_generation).collect();
+        let mut heard: Vec<u64> = self
+            .cgroups
+            .values()
+            .map(|entry| entry.last_generation())
+            .collect();
         let (_, &mut oldest_kept, _) = heard.select_nth_unstable(MAX_CGROUPS / 8);
         self.cgroups
             .retain(|_, entry| entry.last_generation() >= oldest_kept);

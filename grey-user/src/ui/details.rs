@@ -259,6 +259,9 @@ fn items(sample: &Sample, rates: &Rates, model: &Model, entry: &Entry) -> Vec<It
     let stall =
         |rate: Option<f64>| rate.map_or(String::new(), |_| format!("{}/s", figure::stall(rate)));
     let share = |rate: Option<f64>| rate.map_or(String::new(), |_| figure::percent(rate));
+    let minor = rates
+        .faults
+        .map(|all| (all - rates.major.unwrap_or(0.0)).max(0.0));
     let use_of = model
         .limit(entry)
         .map_or(figure::UNKNOWN.to_owned(), |limit| {
@@ -292,11 +295,7 @@ fn items(sample: &Sample, rates: &Rates, model: &Model, entry: &Entry) -> Vec<It
     list.plain("limit used", use_of, String::new());
     list.plain("processes", figure::total(*processes), String::new());
     list.group("page faults");
-    list.plain(
-        "minor",
-        figure::total(faults.minor_total),
-        count(rates.faults),
-    );
+    list.plain("minor", figure::total(faults.minor_total), count(minor));
     list.plain(
         "major",
         figure::total(faults.major_total),

@@ -14,7 +14,7 @@ use super::{Info, figure};
 pub const TOP: usize = 10;
 
 /// Paths are cut beyond this.
-const PATH: u16 = 48;
+const PATH: u16 = 60;
 
 const COLUMNS: [(Column, u16); 10] = [
     (Column::Kind, 9),
@@ -142,7 +142,9 @@ fn summary(text: &mut String, model: &Model, info: &Info) {
         let _ = write!(text, "  {lost} records lost");
     }
     if let Some(health) = model.health().filter(|health| !health.degraded.is_empty()) {
-        let _ = write!(text, "  {} probes degraded", health.degraded.len());
+        let n = health.degraded.len();
+        let plural = if n == 1 { "" } else { "s" };
+        let _ = write!(text, "  {n} probe{plural} degraded");
     }
     text.push('\n');
 }

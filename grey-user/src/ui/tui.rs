@@ -18,7 +18,7 @@ use super::theme::Theme;
 /// Frames are at least this far apart, except that a key is answered at once.
 pub const FRAME: Duration = Duration::from_millis(250);
 
-/// The live view on a terminal.
+/// The live view on a terminal. While paused it holds a copy of the model.
 #[derive(Debug)]
 pub struct Tui {
     terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
