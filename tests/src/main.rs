@@ -1,1 +1,45 @@
-fn main() {}
+//! One static binary for all end-to-end tests: PID 1 of a test VM, test runner, single test or workload,
+//! told apart by its process id and first argument.
+
+mod harness;
+mod init;
+mod native_smoke;
+mod protocol;
+mod runner;
+mod vm_smoke;
+mod workload;
+
+use std::process::ExitCode;
+
+use harness::Trial;
+
+/// Tests that run on the machine itself: they observe only.
+fn native_trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    trials.extend(native_smoke::trials());
+    trials
+}
+
+/// Tests that own the kernel they run on: inside a VM only.
+fn vm_trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    trials.extend(vm_smoke::trials());
+    trials
+}
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::main();
+    }
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
+        Some("native") => runner::run("native", native_trials(), args),
+        Some("vm") => runner::run("vm", vm_trials(), args),
+        Some("one") => runner::run_one(native_trials().into_iter().chain(vm_trials()), args.next()),
+        Some("workload") => workload::main(args),
+        _ => {
+            eprintln!("usage: grey-tests native|vm [FILTER…] | one TEST | workload NAME [ARG…]");
+            ExitCode::from(2)
+        }
+    }
+}

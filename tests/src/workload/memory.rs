@@ -1,0 +1,109 @@
+//! The mappings of a workload: exact, page-aligned, anonymous, known to nobody else.
+
+use std::ffi::c_void;
+use std::ptr::{NonNull, null_mut};
+
+use rustix::io::{Errno, Result};
+use rustix::mm::{
+    Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap_anonymous, mremap, munmap,
+};
+
+pub(super) const PAGE: usize = 4096;
+/// How many mappings one workload may hold.
+const SLOTS: usize = 4096;
+
+/// One anonymous private mapping.
+#[derive(Clone, Copy)]
+pub(crate) struct Mapping {
+    start: NonNull<c_void>,
+    length: usize,
+}
+
+impl Mapping {
+    pub(crate) fn new(length: usize) -> Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe {
+            mmap_anonymous(
+                null_mut(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }?;
+        NonNull::new(start)
+            .map(|start| Self { start, length })
+            .ok_or(Errno::NOMEM)
+    }
+
+    /// Writes one byte to each page, so that each has its own page frame.
+    pub(crate) fn touch(&self) {
+        for offset in (0..self.length).step_by(PAGE) {
+            // SAFETY: `offset` lies inside this mapping, which is writable and which only we know of.
+            unsafe {
+                self.start
+                    .as_ptr()
+                    .cast::<u8>()
+                    .add(offset)
+                    .write_volatile(1)
+            };
+        }
+    }
+
+    /// Reads one byte of each page; untouched ones become the shared zero page.
+    pub(crate) fn read(&self) {
+        for offset in (0..self.length).step_by(PAGE) {
+            // SAFETY: `offset` lies inside this mapping, which is readable.
+            unsafe { self.start.as_ptr().cast::<u8>().add(offset).read_volatile() };
+        }
+    }
+
+    pub(crate) fn advise(&self, advice: Advice) -> Result<()> {
+        // SAFETY: the contents may go: nobody relies on the bytes that `touch` wrote.
+        unsafe { madvise(self.start.as_ptr(), self.length, advice) }
+    }
+
+    pub(crate) fn resize(&mut self, length: usize) -> Result<()> {
+        // SAFETY: we hold the only pointer into the mapping and replace it by the new one.
+        let start = unsafe {
+            mremap(
+                self.start.as_ptr(),
+                self.length,
+                length,
+                MremapFlags::MAYMOVE,
+            )
+        }?;
+        self.start = NonNull::new(start).ok_or(Errno::NOMEM)?;
+        self.length = length;
+        Ok(())
+    }
+
+    pub(crate) fn unmap(self) -> Result<()> {
+        // SAFETY: we hold the only pointer into the mapping and it ends here.
+        unsafe { munmap(self.start.as_ptr(), self.length) }
+    }
+}
+
+/// A stack of mappings that never allocates after its creation.
+pub(crate) struct Mappings(Vec<Mapping>);
+
+impl Mappings {
+    pub(crate) fn new() -> Self {
+        Self(Vec::with_capacity(SLOTS))
+    }
+
+    pub(crate) fn push(&mut self, mapping: Mapping) -> Result<()> {
+        if self.0.len() == SLOTS {
+            return Err(Errno::NOBUFS);
+        }
+        self.0.push(mapping);
+        Ok(())
+    }
+
+    pub(crate) fn last(&mut self) -> Result<&mut Mapping> {
+        self.0.last_mut().ok_or(Errno::NOENT)
+    }
+
+    pub(crate) fn pop(&mut self) -> Result<Mapping> {
+        self.0.pop().ok_or(Errno::NOENT)
+    }
+}

@@ -1,0 +1,47 @@
+//! Builds the static binaries that go into the guest.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::initramfs::Programs;
+
+const TARGET: &str = "x86_64-unknown-linux-musl";
+/// Optimized, since the guest is emulated, but without the link-time optimization that makes a release slow to build.
+const PROFILE: [&str; 4] = [
+    r#"profile.vm.inherits="release""#,
+    r#"profile.vm.lto="off""#,
+    "profile.vm.codegen-units=16",
+    "profile.vm.incremental=true",
+];
+
+/// The static test binary and the static `grey-ebpf`, built first unless `no_build`.
+pub(crate) fn programs(root: &Path, no_build: bool) -> Result<Programs> {
+    if !no_build {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--target", TARGET, "--profile", "vm"]);
+        cargo
+            .args(["-p", "grey-tests", "-p", "grey-user"])
+            .current_dir(root);
+        for setting in PROFILE {
+            cargo.args(["--config", setting]);
+        }
+        if !cargo.status().context("run cargo")?.success() {
+            bail!(
+                "the static test binaries did not build (the target is installed by: rustup target add {TARGET})"
+            );
+        }
+    }
+    let directory = root.join("target").join(TARGET).join("vm");
+    let programs = Programs {
+        tests: directory.join("grey-tests"),
+        grey_ebpf: directory.join("grey-ebpf"),
+    };
+    for path in [&programs.tests, &programs.grey_ebpf] {
+        if !path.is_file() {
+            bail!("{} is missing: run without --no-build", path.display());
+        }
+    }
+    Ok(programs)
+}

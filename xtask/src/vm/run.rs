@@ -1,0 +1,215 @@
+//! One guest from its kernel to its results, with the parts that several runs share prepared once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::kernel::{Bootable, Kernel};
+use super::qemu::{Accelerator, Deadlines, Guest};
+use super::results::{Piece, Record, TestResult};
+use super::{VmOptions, build, initramfs, kernel, modules};
+
+/// What the guest does once it is up.
+#[derive(Debug, Clone)]
+pub(crate) enum Payload {
+    /// A shell command; its output is the run's.
+    Command(String),
+    /// The tests that these arguments of libtest select.
+    Tests(Vec<String>),
+}
+
+/// What a guest that came to its end has shown.
+#[derive(Debug, Clone)]
+pub(crate) struct VmRun {
+    pub(crate) release: String,
+    /// The exit code of the command or of the test runner.
+    pub(crate) code: i32,
+    pub(crate) results: Vec<TestResult>,
+}
+
+/// All that guests are made of.
+pub(crate) struct Machines {
+    cache: PathBuf,
+    programs: initramfs::Programs,
+    options: VmOptions,
+    accelerator: Option<Accelerator>,
+}
+
+impl Machines {
+    /// Builds the programs. Guests live below `root/target/vm`.
+    pub(crate) fn prepare(root: &Path, options: &VmOptions) -> Result<Self> {
+        let cache = root.join("target/vm");
+        fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
+        let programs = build::programs(root, options.no_build)?;
+        Ok(Self {
+            cache,
+            programs,
+            options: options.clone(),
+            accelerator: None,
+        })
+    }
+
+    /// The kernel of that name, fetched if need be. An error here is a kernel that cannot be had.
+    pub(crate) fn kernel(&self, name: &str) -> Result<Bootable> {
+        if let Some(image) = &self.options.kernel_image {
+            return kernel::provided(image.clone(), self.options.modules.clone());
+        }
+        let lock = self.cache.join("fetch.lock");
+        let file = fs::File::create(&lock).with_context(|| format!("create {}", lock.display()))?;
+        // Runs at the same time share the cache; the lock ends with the file.
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+            .context("lock the kernel cache")?;
+        Kernel::find(name)?.obtain(&self.cache, self.options.refresh)
+    }
+
+    /// Boots `kernel`, does `payload`, and hands each piece of output to `on_piece` as it comes.
+    pub(crate) fn run(
+        &mut self,
+        name: &str,
+        kernel: &Bootable,
+        payload: &Payload,
+        total: Duration,
+        mut on_piece: impl FnMut(&Piece),
+    ) -> Result<VmRun> {
+        let accelerator = self.accelerator(kernel)?;
+        let scratch = Scratch::new(&self.cache, name)?;
+        let mut run = VmRun {
+            release: String::new(),
+            code: 0,
+            results: Vec::new(),
+        };
+        let mut planned = None;
+        let ended = self.boot(
+            kernel,
+            payload,
+            &scratch,
+            accelerator,
+            Deadlines::usual(total),
+            |piece| {
+                match &piece {
+                    Piece::Record(Record::Boot { kernel }) => run.release.clone_from(kernel),
+                    Piece::Record(Record::Plan { tests }) => planned = Some(*tests),
+                    Piece::Record(Record::Result(result)) => run.results.push(result.clone()),
+                    _ => {}
+                }
+                on_piece(&piece);
+            },
+        );
+        let console = scratch.keep_console(&self.cache.join(name))?;
+        if self.options.keep_console {
+            eprintln!("{}", fs::read_to_string(&console).unwrap_or_default());
+        }
+        run.code =
+            ended.with_context(|| format!("kernel {name} (console: {})", console.display()))?;
+        if matches!(payload, Payload::Tests(_)) && planned != Some(run.results.len()) {
+            bail!(
+                "kernel {name}: {} results of {planned:?} planned tests",
+                run.results.len()
+            );
+        }
+        Ok(run)
+    }
+
+    fn boot(
+        &self,
+        kernel: &Bootable,
+        payload: &Payload,
+        scratch: &Scratch,
+        accelerator: Accelerator,
+        deadlines: Deadlines,
+        on_piece: impl FnMut(Piece),
+    ) -> Result<i32> {
+        let modules = kernel
+            .modules
+            .as_deref()
+            .map(modules::load_order)
+            .transpose()?
+            .unwrap_or_default();
+        let image = scratch.0.join("initramfs.gz");
+        initramfs::write(&image, &self.programs, &modules, payload)?;
+        Guest::boot(kernel, &image, &scratch.0, accelerator)?.follow(deadlines, on_piece)
+    }
+
+    /// KVM only after a guest has come up under it: `/dev/kvm` may exist and still fail, or hang.
+    fn accelerator(&mut self, kernel: &Bootable) -> Result<Accelerator> {
+        if let Some(known) = self.accelerator {
+            return Ok(known);
+        }
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let record = self.cache.join("kvm-probe");
+        // The answer holds until the machine boots again.
+        let told = fs::read_to_string(&record).unwrap_or_default();
+        let works = match told.split_once(' ') {
+            Some((answer, id)) if id == boot_id => answer == "works",
+            _ => {
+                let usable = fs::OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/kvm")
+                    .is_ok();
+                let works = usable && self.kvm_boots(kernel)?;
+                let answer = if works { "works" } else { "fails" };
+                fs::write(&record, format!("{answer} {boot_id}"))
+                    .context("record whether KVM works")?;
+                works
+            }
+        };
+        let accelerator = if works {
+            Accelerator::Kvm
+        } else {
+            Accelerator::Tcg
+        };
+        self.accelerator = Some(accelerator);
+        Ok(accelerator)
+    }
+
+    fn kvm_boots(&self, kernel: &Bootable) -> Result<bool> {
+        let scratch = Scratch::new(&self.cache, "kvm-probe")?;
+        let payload = Payload::Command("true".to_owned());
+        let code = self.boot(
+            kernel,
+            &payload,
+            &scratch,
+            Accelerator::Kvm,
+            Deadlines::PROBE,
+            |_| {},
+        );
+        Ok(matches!(code, Ok(0)))
+    }
+}
+
+/// A directory of one run, so that runs at the same time do not meet. Removed on drop.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(cache: &Path, name: &str) -> Result<Self> {
+        let directory = cache.join(format!("run-{}-{name}", std::process::id()));
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("create {}", directory.display()))?;
+        Ok(Self(directory))
+    }
+
+    /// Keeps the console of the last run of a kernel where one looks for it.
+    fn keep_console(&self, directory: &Path) -> Result<PathBuf> {
+        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+        let target = directory.join("console.log");
+        let console = self.0.join("console.log");
+        if console.exists() {
+            fs::rename(console, &target).context("keep the console")?;
+        }
+        Ok(target)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Time since a start, for progress lines.
+pub(crate) fn seconds(start: Instant) -> String {
+    format!("{:.1} s", start.elapsed().as_secs_f64())
+}
