@@ -308,7 +308,7 @@ fn process_madvise() -> Presence {
     match (result, errno()) {
         (-1, libc::EBADF) => Presence::Yes,
         (-1, libc::ENOSYS) => Presence::No,
-        // A sandbox may refuse the call before the kernel sees it.
+        // A seccomp filter may refuse the call before the kernel sees it.
         _ => Presence::Unknown,
     }
 }
