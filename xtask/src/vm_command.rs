@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::vm::{KERNELS, Machines, Outcome, Payload, Piece, REQUIRED, Record, VmOptions, seconds};
+use crate::vm::{Machines, Outcome, Payload, Piece, REQUIRED, Record, VmOptions, matrix, seconds};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,38 +30,36 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let otherwise = if args.all { matrix() } else { vec![REQUIRED] };
+    let names = args.options.kernels(&args.kernel, &otherwise)?;
     let mut machines = Machines::prepare(&crate::workspace(), &args.options)?;
-    let names: Vec<&str> = match (args.all, args.kernel.as_slice()) {
-        (true, _) => KERNELS.iter().map(|kernel| kernel.name).collect(),
-        (false, []) => vec![REQUIRED],
-        (false, names) => names.iter().map(String::as_str).collect(),
-    };
     let payload = match &args.exec {
         Some(command) => Payload::Command(command.clone()),
         None => Payload::Tests(args.tests.clone()),
     };
     let mut worst = 0;
+    let many = names.len() > 1;
     for name in names {
         let start = Instant::now();
-        let kernel = machines.kernel(name)?;
+        let kernel = machines.kernel(&name)?;
         let run = machines.run(
-            name,
+            &name,
             &kernel,
             &payload,
             Duration::from_secs(args.timeout),
             show,
         )?;
-        if args.exec.is_none() || args.all || args.kernel.len() > 1 {
+        let code = run.ended?;
+        if many || args.exec.is_none() {
             eprintln!(
-                "kernel {} ({}): exit code {} in {}",
+                "kernel {} ({}): exit code {code} in {}",
                 run.release,
                 kernel.origin,
-                run.code,
                 seconds(start)
             );
         }
-        if run.code != 0 {
-            worst = run.code;
+        if code != 0 {
+            worst = code;
         }
     }
     match u8::try_from(worst) {

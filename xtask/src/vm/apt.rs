@@ -6,18 +6,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-/// Where Debian is when the machine's own sources do not say.
-const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
-const KEYRINGS: [&str; 2] = [
-    "/usr/share/keyrings/debian-archive-keyring.gpg",
-    "/usr/share/keyrings/debian-archive-keyring.pgp",
-];
+use super::sources::Sources;
 
 /// A suite of the main or of the security archive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Suite {
-    name: &'static str,
-    security: bool,
+    pub(super) name: &'static str,
+    pub(super) security: bool,
 }
 
 impl Suite {
@@ -43,6 +38,28 @@ pub(crate) struct Package {
     pub(crate) version: String,
     sha256: String,
     depends: Vec<String>,
+}
+
+impl Package {
+    fn parse(name: &str, record: &str) -> Result<Self> {
+        let field = |key: &str| {
+            record
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+                .map(str::to_owned)
+        };
+        let depends = field("Depends").unwrap_or_default();
+        Ok(Self {
+            name: name.to_owned(),
+            version: field("Version").with_context(|| format!("{name} has no version"))?,
+            sha256: field("SHA256").with_context(|| format!("{name} has no hash"))?,
+            depends: depends
+                .split(", ")
+                .filter_map(|clause| clause.split_whitespace().next())
+                .map(str::to_owned)
+                .collect(),
+        })
+    }
 }
 
 /// An apt of its own over some suites.
@@ -74,49 +91,45 @@ impl Archive {
         Ok(archive)
     }
 
-    /// `meta` and those of its dependencies, direct or not, that `wanted` names. Dependencies come last.
-    pub(crate) fn resolve(
+    /// The versions of `name` that the suites offer, the newest first.
+    pub(crate) fn versions(&self, name: &str) -> Result<Vec<Package>> {
+        self.show(name, "--all-versions")
+    }
+
+    /// The dependencies of `package`, direct or not, that `wanted` names.
+    pub(crate) fn dependencies(
         &self,
-        meta: &str,
+        package: &Package,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Vec<Package>> {
-        let mut packages = vec![self.show(meta)?];
-        let mut next = 0;
-        while let Some(package) = packages.get(next) {
-            next += 1;
-            let fresh: Vec<String> = package
-                .depends
-                .iter()
-                .filter(|name| wanted(name) && packages.iter().all(|known| known.name != **name))
-                .cloned()
-                .collect();
-            for name in fresh {
-                packages.push(self.show(&name)?);
+        let mut names: Vec<String> = package
+            .depends
+            .iter()
+            .filter(|name| wanted(name))
+            .cloned()
+            .collect();
+        let mut packages: Vec<Package> = Vec::new();
+        while let Some(name) = names.get(packages.len()) {
+            let newest = self.show(name, "--no-all-versions")?.into_iter().next();
+            let package = newest.with_context(|| format!("no suite has {name}"))?;
+            for dependency in package.depends.iter().filter(|name| wanted(name)) {
+                if !names.contains(dependency) {
+                    names.push(dependency.clone());
+                }
             }
+            packages.push(package);
         }
         Ok(packages)
     }
 
-    fn show(&self, name: &str) -> Result<Package> {
+    fn show(&self, name: &str, versions: &str) -> Result<Vec<Package>> {
         let text = self
-            .run("apt-cache", &["show", "--no-all-versions", name])
+            .run("apt-cache", &["show", versions, name])
             .with_context(|| format!("look up the package {name}"))?;
-        let field = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
-                .map(str::to_owned)
-        };
-        let depends = field("Depends").unwrap_or_default();
-        Ok(Package {
-            name: name.to_owned(),
-            version: field("Version").with_context(|| format!("{name} has no version"))?,
-            sha256: field("SHA256").with_context(|| format!("{name} has no hash"))?,
-            depends: depends
-                .split(", ")
-                .filter_map(|clause| clause.split_whitespace().next())
-                .map(str::to_owned)
-                .collect(),
-        })
+        text.split("\n\n")
+            .filter(|record| !record.trim().is_empty())
+            .map(|record| Package::parse(name, record))
+            .collect()
     }
 
     /// The package's files below `cache`, in a directory named by its hash: there is no second download.
@@ -206,192 +219,4 @@ fn output(command: &mut Command) -> Result<String> {
         .or(stderr.lines().last())
         .unwrap_or("no message");
     bail!("{program}: {line}")
-}
-
-/// The mirrors and the keyring that the machine itself uses.
-#[derive(Debug, PartialEq, Eq)]
-struct Sources {
-    main: String,
-    security: String,
-    keyring: Option<String>,
-}
-
-impl Sources {
-    fn of_this_machine() -> Self {
-        let mut texts: Vec<String> = fs::read_to_string("/etc/apt/sources.list")
-            .into_iter()
-            .collect();
-        for entry in fs::read_dir("/etc/apt/sources.list.d")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let path = entry.path();
-            // apt itself reads these two endings only.
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "list" || extension == "sources")
-            {
-                texts.extend(fs::read_to_string(path));
-            }
-        }
-        let keyring = KEYRINGS.into_iter().find(|path| Path::new(path).exists());
-        Self::of(texts.iter().flat_map(|text| entries(text)), keyring)
-    }
-
-    fn of(entries: impl Iterator<Item = Entry>, keyring: Option<&str>) -> Self {
-        let entries: Vec<Entry> = entries.collect();
-        let is_security = |entry: &Entry| {
-            entry
-                .suites
-                .iter()
-                .any(|suite| suite.ends_with("-security"))
-        };
-        let is_debian = |entry: &Entry| entry.uri.trim_end_matches('/').ends_with("/debian");
-        let main = entries
-            .iter()
-            .find(|entry| is_debian(entry) && !is_security(entry));
-        let base = main.map_or(DEFAULT_MIRROR, |entry| entry.uri.trim_end_matches('/'));
-        let security = entries
-            .iter()
-            .find(|entry| {
-                is_security(entry)
-                    && entry
-                        .uri
-                        .trim_end_matches('/')
-                        .ends_with("/debian-security")
-            })
-            .map_or_else(
-                || format!("{base}-security"),
-                |entry| entry.uri.trim_end_matches('/').to_owned(),
-            );
-        Self {
-            main: base.to_owned(),
-            security,
-            keyring: keyring.map(str::to_owned),
-        }
-    }
-
-    fn line(&self, suite: Suite) -> String {
-        // Without a keyring file apt falls back to the keys that the machine trusts, never to none.
-        let options = self
-            .keyring
-            .as_ref()
-            .map(|path| format!("[signed-by={path}] "))
-            .unwrap_or_default();
-        let uri = if suite.security {
-            &self.security
-        } else {
-            &self.main
-        };
-        format!("deb {options}{uri} {} main\n", suite.name)
-    }
-}
-
-/// One source of binary packages.
-#[derive(Debug, PartialEq, Eq)]
-struct Entry {
-    uri: String,
-    suites: Vec<String>,
-}
-
-/// The entries of a sources file in either format.
-fn entries(text: &str) -> Vec<Entry> {
-    let words = |line: &str| {
-        line.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    let one_line = text.lines().filter_map(|line| {
-        let rest = line.trim().strip_prefix("deb ")?.trim_start();
-        let rest = match rest.strip_prefix('[') {
-            Some(options) => options.split_once(']')?.1,
-            None => rest,
-        };
-        let mut words = words(rest).into_iter();
-        Some(Entry {
-            uri: words.next()?,
-            suites: words.take(1).collect(),
-        })
-    });
-    let stanzas = text.split("\n\n").flat_map(|stanza| {
-        let field = |key: &str| {
-            stanza
-                .lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
-                .map(words)
-                .unwrap_or_default()
-        };
-        let suites = field("Suites");
-        let off = field("Enabled").first().is_some_and(|value| value == "no");
-        let uris = if off { Vec::new() } else { field("URIs") };
-        uris.into_iter()
-            .map(move |uri| Entry {
-                uri,
-                suites: suites.clone(),
-            })
-            .collect::<Vec<_>>()
-    });
-    one_line.chain(stanzas).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DEB822: &str = "\
-Types: deb
-# a comment
-URIs: http://mirror.example/debian/
-Suites: bookworm bookworm-updates
-Components: main
-
-Types: deb
-URIs: http://mirror.example/debian-security
-Suites: bookworm-security
-Components: main
-";
-
-    fn sources(text: &str) -> Sources {
-        Sources::of(entries(text).into_iter(), None)
-    }
-
-    #[test]
-    fn mirrors_are_read_from_deb822_sources() {
-        let sources = sources(DEB822);
-        assert_eq!(sources.main, "http://mirror.example/debian");
-        assert_eq!(sources.security, "http://mirror.example/debian-security");
-    }
-
-    #[test]
-    fn mirrors_are_read_from_one_line_sources() {
-        let sources = sources(
-            "# x\ndeb [arch=amd64 signed-by=/k] https://m.example/debian trixie main contrib\n",
-        );
-        assert_eq!(sources.main, "https://m.example/debian");
-        assert_eq!(sources.security, "https://m.example/debian-security");
-    }
-
-    #[test]
-    fn foreign_archives_are_not_taken_for_debian() {
-        assert_eq!(
-            sources("deb https://packages.example/apt stable main\n").main,
-            DEFAULT_MIRROR
-        );
-        assert_eq!(
-            sources(&DEB822.replace("Types: deb", "Enabled: no\nTypes: deb")).main,
-            DEFAULT_MIRROR
-        );
-    }
-
-    #[test]
-    fn a_source_line_names_the_keyring_and_the_right_archive() {
-        let mut sources = sources(DEB822);
-        sources.keyring = Some("/k.gpg".to_owned());
-        let line = sources.line(Suite::security("bullseye-security"));
-        assert_eq!(
-            line,
-            "deb [signed-by=/k.gpg] http://mirror.example/debian-security bullseye-security main\n"
-        );
-    }
 }

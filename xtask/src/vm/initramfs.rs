@@ -60,12 +60,11 @@ pub(crate) fn write(
         list.push_str(&format!("/{path}\n"));
     }
     archive.file("grey/modules", PLAIN, list.as_bytes());
-    match payload {
-        Payload::Command(command) => {
-            archive.file("grey/command", PLAIN, format!("{command}\n").as_bytes())
-        }
-        Payload::Tests(args) => archive.file("grey/args", PLAIN, args.join("\n").as_bytes()),
-    }
+    let (path, text) = match payload {
+        Payload::Command(command) => ("grey/command", format!("{command}\n")),
+        Payload::Tests(args) => ("grey/args", args.join("\n")),
+    };
+    archive.file(path, PLAIN, text.as_bytes());
     let file = fs::File::create(target).with_context(|| format!("create {}", target.display()))?;
     let mut gzip = GzEncoder::new(file, Compression::fast());
     gzip.write_all(&archive.finish())

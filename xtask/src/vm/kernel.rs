@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use super::apt::{Archive, Suite};
+use super::apt::{Archive, Package, Suite};
 
 /// A kernel of the matrix. The package is a meta-package, since the versions behind it move.
 #[derive(Debug, Clone, Copy)]
@@ -119,18 +119,28 @@ impl Kernel {
         let archive = Archive::open(&cache.join("apt").join(self.name), self.suites).with_context(|| {
             format!("provide the kernel with GREY_VM_KERNEL_{suffix}=/path/vmlinuz (and GREY_VM_MODULES_{suffix})")
         })?;
-        let packages = archive.resolve(self.package, |name| {
+        let mut failure = None;
+        // The index of an old suite may name a version whose file has left the mirror, beside one that is there.
+        for meta in archive.versions(self.package)? {
+            if !meta.version.starts_with(&format!("{}.", self.name)) {
+                failure
+                    .get_or_insert_with(|| anyhow!("{} is at {} now", self.package, meta.version));
+                continue;
+            }
+            match self.unpack(&archive, &meta, cache) {
+                Ok(bootable) => return Ok(bootable),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| anyhow!("no suite has {}", self.package)))
+    }
+
+    fn unpack(self, archive: &Archive, meta: &Package, cache: &Path) -> Result<Bootable> {
+        let packages = archive.dependencies(meta, |name| {
             ["linux-image-", "linux-binary-", "linux-modules-"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
         })?;
-        let version = packages
-            .last()
-            .map(|package| package.version.clone())
-            .unwrap_or_default();
-        if !version.starts_with(&format!("{}.", self.name)) {
-            bail!("{} is at {version} now", self.package);
-        }
         let mut image = None;
         let mut modules = None;
         for package in &packages {
@@ -139,10 +149,9 @@ impl Kernel {
             modules = modules.or(find_modules(&tree));
         }
         Ok(Bootable {
-            image: image
-                .with_context(|| format!("no vmlinuz in the packages of {}", self.package))?,
+            image: image.with_context(|| format!("no vmlinuz in the packages of {}", meta.name))?,
             modules,
-            origin: format!("Debian {version}"),
+            origin: format!("Debian {}", meta.version),
         })
     }
 }

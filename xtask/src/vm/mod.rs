@@ -8,13 +8,16 @@ mod modules;
 mod qemu;
 mod results;
 mod run;
+mod sources;
 
 use std::path::PathBuf;
 
+use anyhow::Result;
+
 pub(crate) use self::{
-    kernel::{KERNELS, REQUIRED},
-    results::{Outcome, Piece, Record, TestResult},
-    run::{Machines, Payload, VmRun, seconds},
+    kernel::REQUIRED,
+    results::{Outcome, Piece, Record, Splitter, TestResult},
+    run::{Machines, Payload, seconds},
 };
 
 /// What `cargo xtask vm` and `cargo xtask test` have in common.
@@ -35,4 +38,29 @@ pub(crate) struct VmOptions {
     /// The modules of --kernel-image: a directory such as /lib/modules/VERSION
     #[arg(long, value_name = "DIR", requires = "kernel_image")]
     pub(crate) modules: Option<PathBuf>,
+}
+
+impl VmOptions {
+    /// The names of the kernels to run on: those asked for, each of which must be in the matrix, else `otherwise`.
+    pub(crate) fn kernels(
+        &self,
+        asked: &[String],
+        otherwise: &[&'static str],
+    ) -> Result<Vec<String>> {
+        if self.kernel_image.is_some() {
+            return Ok(vec!["provided".to_owned()]);
+        }
+        if asked.is_empty() {
+            return Ok(otherwise.iter().map(|name| (*name).to_owned()).collect());
+        }
+        asked
+            .iter()
+            .map(|name| Ok(kernel::Kernel::find(name)?.name.to_owned()))
+            .collect()
+    }
+}
+
+/// The names of the whole matrix, oldest first.
+pub(crate) fn matrix() -> Vec<&'static str> {
+    kernel::KERNELS.iter().map(|kernel| kernel.name).collect()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::kernel::{Bootable, Kernel};
 use super::qemu::{Accelerator, Deadlines, Guest};
@@ -20,13 +20,13 @@ pub(crate) enum Payload {
     Tests(Vec<String>),
 }
 
-/// What a guest that came to its end has shown.
-#[derive(Debug, Clone)]
+/// What a guest has shown.
+#[derive(Debug)]
 pub(crate) struct VmRun {
     pub(crate) release: String,
-    /// The exit code of the command or of the test runner.
-    pub(crate) code: i32,
     pub(crate) results: Vec<TestResult>,
+    /// The exit code of the command or of the test runner, or why the guest did not come to its end.
+    pub(crate) ended: Result<i32>,
 }
 
 /// All that guests are made of.
@@ -64,6 +64,11 @@ impl Machines {
         Kernel::find(name)?.obtain(&self.cache, self.options.refresh)
     }
 
+    /// The static test binary.
+    pub(crate) fn tests(&self) -> &Path {
+        &self.programs.tests
+    }
+
     /// Boots `kernel`, does `payload`, and hands each piece of output to `on_piece` as it comes.
     pub(crate) fn run(
         &mut self,
@@ -75,11 +80,8 @@ impl Machines {
     ) -> Result<VmRun> {
         let accelerator = self.accelerator(kernel)?;
         let scratch = Scratch::new(&self.cache, name)?;
-        let mut run = VmRun {
-            release: String::new(),
-            code: 0,
-            results: Vec::new(),
-        };
+        let mut release = String::new();
+        let mut results = Vec::new();
         let mut planned = None;
         let ended = self.boot(
             kernel,
@@ -89,9 +91,9 @@ impl Machines {
             Deadlines::usual(total),
             |piece| {
                 match &piece {
-                    Piece::Record(Record::Boot { kernel }) => run.release.clone_from(kernel),
+                    Piece::Record(Record::Boot { kernel }) => release.clone_from(kernel),
                     Piece::Record(Record::Plan { tests }) => planned = Some(*tests),
-                    Piece::Record(Record::Result(result)) => run.results.push(result.clone()),
+                    Piece::Record(Record::Result(result)) => results.push(result.clone()),
                     _ => {}
                 }
                 on_piece(&piece);
@@ -101,15 +103,21 @@ impl Machines {
         if self.options.keep_console {
             eprintln!("{}", fs::read_to_string(&console).unwrap_or_default());
         }
-        run.code =
-            ended.with_context(|| format!("kernel {name} (console: {})", console.display()))?;
-        if matches!(payload, Payload::Tests(_)) && planned != Some(run.results.len()) {
-            bail!(
-                "kernel {name}: {} results of {planned:?} planned tests",
-                run.results.len()
-            );
-        }
-        Ok(run)
+        let ended = ended
+            .with_context(|| format!("kernel {name} (console: {})", console.display()))
+            .and_then(|code| {
+                let complete =
+                    planned == Some(results.len()) || matches!(payload, Payload::Command(_));
+                let count = results.len();
+                complete
+                    .then_some(code)
+                    .with_context(|| format!("kernel {name}: {count} results, {planned:?} planned"))
+            });
+        Ok(VmRun {
+            release,
+            results,
+            ended,
+        })
     }
 
     fn boot(
