@@ -87,7 +87,7 @@ pub(super) fn levels(
         top = format!("+{}", name(high - low));
     }
     put_right(buf, area.x, area.y, &top, SCALE - 1, theme.heading());
-    if area.height > 1 {
+    if area.height > 1 && high > low {
         put_right(
             buf,
             area.x,

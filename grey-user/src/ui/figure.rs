@@ -34,7 +34,11 @@ pub(super) fn count(figure: Option<f64>) -> String {
     figure.map_or_else(unknown, |rate| match rate {
         0.0 => "0".to_owned(),
         r if r < 0.05 => "<0.1".to_owned(),
-        r if r < 9.95 => format!("{r:.1}"),
+        r if r < 9.95 => {
+            let text = format!("{r:.1}");
+            text.strip_suffix(".0")
+                .map_or_else(|| text.clone(), str::to_owned)
+        }
         r if r < 9_999.5 => format!("{r:.0}"),
         r if r < 99_950.0 => format!("{:.1}k", r / 1e3),
         r if r < 999_500.0 => format!("{:.0}k", r / 1e3),

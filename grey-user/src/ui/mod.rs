@@ -13,6 +13,8 @@ pub mod plain;
 mod screen;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod theme;
 mod tui;
 

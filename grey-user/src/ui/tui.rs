@@ -100,7 +100,12 @@ impl Drop for Tui {
     }
 }
 
+/// Gives the terminal back, once: leaving the alternate screen again would put the cursor back to where it was
+/// before, over what a panic has written since.
 fn restore() {
+    if !terminal::is_raw_mode_enabled().unwrap_or(false) {
+        return;
+    }
     // Nothing can be done about a terminal that is gone.
     let _ = execute!(io::stdout(), terminal::LeaveAlternateScreen, cursor::Show);
     let _ = terminal::disable_raw_mode();
@@ -112,9 +117,7 @@ fn restore_on_panic() {
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if terminal::is_raw_mode_enabled().unwrap_or(false) {
-                restore();
-            }
+            restore();
             before(info);
         }));
     });

@@ -1,85 +1,35 @@
-//! The terminal view over made-up events, for work on its layout. Nothing here is measured: `cargo run --example
-//! ui_demo -- [busy|nomem|many|empty] [--plain]`.
+//! Made-up cgroups and how they behave.
 
-use std::io::{self, IsTerminal as _};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use grey_core::event::{
-    Body, Cgroup, Constraint, Degraded, Event, Faults, Growth, GrowthScope, Health, Limit, Mem,
-    MemEvents, Oom, OomTrigger, OomVictim, Pressure, PressureLevel, Psi, Reclaim, SCHEMA, Sample,
-    Stall, StallKind, Vm,
+    Body, Cgroup, Event, Faults, Limit, Mem, MemEvents, Psi, Reclaim, SCHEMA, Sample, Vm,
 };
 use grey_core::time::Timestamp;
-use grey_core::view::{Model, Query};
-use grey_user::ui::plain::{Plain, TOP, alert_line};
-use grey_user::ui::{Info, Outcome, Tui};
+use grey_core::view::Model;
+use grey_user::ui::Info;
 
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const TICK: Duration = Duration::from_secs(1);
+use crate::TICK;
 
-fn main() -> io::Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let scene = args
-        .iter()
-        .find(|arg| !arg.starts_with('-'))
-        .map_or("busy", String::as_str);
-    let mut demo = Demo::new(scene);
-    for _ in 0..80 {
-        demo.tick();
-    }
-    if args.iter().any(|arg| arg == "--plain") || !io::stdout().is_terminal() {
-        return plain(&mut demo);
-    }
-    let mut tui = Tui::new()?;
-    let mut next = Instant::now() + TICK;
-    tui.draw(&demo.model, &demo.info())?;
-    loop {
-        if crossterm::event::poll(next.saturating_duration_since(Instant::now()))? {
-            match tui.on_input(crossterm::event::read()?) {
-                Outcome::Continue => {}
-                Outcome::Redraw => tui.draw(&demo.model, &demo.info())?,
-                Outcome::Quit => return Ok(()),
-            }
-        } else {
-            next += TICK;
-            demo.tick();
-            tui.draw(&demo.model, &demo.info())?;
-        }
-    }
-}
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const GIB: u64 = 1 << 30;
 
-fn plain(demo: &mut Demo) -> io::Result<()> {
-    let query = Query {
-        sort: grey_core::view::SortKey::Growth,
-        ..Query::default()
-    };
-    let mut plain = Plain::new(TOP, query);
-    for _ in 0..3 {
-        for line in demo.tick().iter().filter_map(alert_line) {
-            println!("{line}");
-        }
-        plain.tick(&mut io::stdout(), &demo.model, &demo.info())?;
-    }
-    Ok(())
-}
-
-struct Demo {
-    model: Model,
-    scene: String,
-    second: i64,
-    cgroups: Vec<Made>,
+pub(crate) struct Demo {
+    pub(crate) model: Model,
+    pub(crate) scene: String,
+    pub(crate) second: i64,
+    pub(crate) cgroups: Vec<Made>,
     random: u64,
 }
 
-struct Made {
-    cgroup: Cgroup,
-    sample: Sample,
-    behaviour: Behaviour,
+pub(crate) struct Made {
+    pub(crate) cgroup: Cgroup,
+    pub(crate) sample: Sample,
+    pub(crate) behaviour: Behaviour,
 }
 
 #[derive(Clone, Copy)]
-enum Behaviour {
+pub(crate) enum Behaviour {
     Quiet,
     Busy,
     Leaks(u64),
@@ -88,7 +38,7 @@ enum Behaviour {
 }
 
 impl Demo {
-    fn new(scene: &str) -> Self {
+    pub(crate) fn new(scene: &str) -> Self {
         let mut demo = Demo {
             model: Model::new(TICK),
             scene: scene.to_owned(),
@@ -292,7 +242,7 @@ impl Demo {
     }
 
     /// A second passes.
-    fn tick(&mut self) -> Vec<Event> {
+    pub(crate) fn tick(&mut self) -> Vec<Event> {
         self.second += 1;
         let mut events = Vec::new();
         for at in 0..self.cgroups.len() {
@@ -318,133 +268,7 @@ impl Demo {
         events
     }
 
-    fn alerts(&mut self, events: &mut Vec<Event>) {
-        let second = self.second;
-        let cgroup = |demo: &Demo, part: &str| {
-            demo.cgroups
-                .iter()
-                .map(|made| &made.cgroup)
-                .find(|cgroup| cgroup.path.contains(part))
-                .cloned()
-        };
-        let growth = |scope, pid, comm: &str, bytes, since_ms, rss| Body::Growth {
-            growth: Growth {
-                scope,
-                pid,
-                comm: comm.into(),
-                bytes,
-                since_ms,
-                rss: Some(rss),
-                r#virtual: None,
-            },
-        };
-        if second % 4 == 0 {
-            let rss = 1100 * MIB + (second as u64 % 600) * 4 * MIB;
-            let body = growth(GrowthScope::Process, 4242, "python3", 16 * MIB, 4000, rss);
-            events.push(self.event(cgroup(self, "9b1f0c"), body));
-        }
-        if second % 11 == 0 {
-            let body = growth(
-                GrowthScope::Process,
-                811,
-                "postgres",
-                16 * MIB,
-                700,
-                410 * MIB,
-            );
-            events.push(self.event(cgroup(self, "postgres"), body));
-        }
-        if second % 17 == 0 {
-            let body = growth(
-                GrowthScope::Process,
-                90_210,
-                "java",
-                24 * MIB,
-                2500,
-                640 * MIB,
-            );
-            events.push(self.event(cgroup(self, "docker-5c"), body));
-        }
-        if second % 9 == 0 {
-            let stall = Stall {
-                kind: StallKind::Memcg,
-                us: 34_000 + (second as u64 % 7) * 9_000,
-                pages: 212,
-                pid: Some(90_210),
-                comm: Some("java".into()),
-                target: None,
-                own: false,
-            };
-            events.push(self.event(cgroup(self, "docker-5c"), Body::Stall { stall }));
-        }
-        if second % 23 == 0 {
-            let pressure = Pressure {
-                level: PressureLevel::Some,
-                threshold_us: 150_000,
-                window_us: 1_000_000,
-                avg10: Some(18.2),
-            };
-            events.push(self.event(cgroup(self, "docker-5c"), Body::Pressure { pressure }));
-        }
-        if second % 70 == 0 {
-            let victim = OomVictim {
-                pid: 4242,
-                comm: "python3".into(),
-                anon: Some(512 * MIB),
-                file: Some(MIB),
-                shmem: Some(0),
-                pgtables: Some(1_300_000),
-                r#virtual: Some(2 * GIB),
-                oom_score_adj: Some(0),
-            };
-            if let Some(leaking) = self
-                .cgroups
-                .iter_mut()
-                .find(|made| matches!(made.behaviour, Behaviour::Leaks(_)))
-            {
-                leaking.sample.mem.anon = leaking
-                    .sample
-                    .mem
-                    .anon
-                    .map(|anon| anon.saturating_sub(512 * MIB));
-            }
-            let oom = Oom {
-                victim: Some(victim),
-                trigger: Some(OomTrigger {
-                    pid: 4250,
-                    comm: "worker".into(),
-                    cgroup: None,
-                }),
-                constraint: Some(Constraint::Memcg),
-                limit_cgroup: None,
-                kills: 1,
-            };
-            events.push(self.event(cgroup(self, "9b1f0c"), Body::Oom { oom }));
-        }
-        let mut health = Health {
-            cpu_pct: Some(0.4),
-            rss: Some(14 * MIB),
-            cgroups: self.cgroups.len() as u64,
-            ..Health::default()
-        };
-        if second % 100 > 30 {
-            health.dropped.insert("growth".into(), 12);
-        }
-        let lost = if self.scene == "nomem" {
-            "memory figures"
-        } else {
-            "faults by cause"
-        };
-        health.degraded.push(Degraded {
-            probe: "mmap".into(),
-            attached: "kprobe".into(),
-            lost: lost.into(),
-            reason: "no BTF".into(),
-        });
-        events.push(self.event(None, Body::Health { health }));
-    }
-
-    fn event(&self, cgroup: Option<Cgroup>, body: Body) -> Event {
+    pub(crate) fn event(&self, cgroup: Option<Cgroup>, body: Body) -> Event {
         Event {
             schema: SCHEMA.to_owned(),
             ts: Timestamp(self.second * 1_000_000),
@@ -457,7 +281,7 @@ impl Demo {
         }
     }
 
-    fn info(&self) -> Info {
+    pub(crate) fn info(&self) -> Info {
         Info {
             kernel: "6.12.48-amd64".to_owned(),
             elapsed: Duration::from_secs((self.second - 1_795_237_200) as u64),
