@@ -1,1 +1,309 @@
-//! Commands and their arguments.
+//! Commands and their arguments, and the exit codes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use grey_core::units::{self, Size};
+
+use crate::{doctor, watch};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// Bad usage or configuration.
+    Usage = 2,
+    /// This kernel or these privileges cannot do it.
+    Unsupported = 3,
+    /// Refused by a safety rule, or rolled back.
+    Refused = 4,
+}
+
+/// An error with the exit code it ends the program with. The message names the thing, the cause and the remedy.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// One line.
+    pub message: String,
+}
+
+impl Failure {
+    /// Bad usage or configuration.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
+    }
+
+    /// The work itself failed.
+    pub fn failed(message: impl Into<String>) -> Failure {
+        Failure {
+            exit: Exit::Failed,
+            message: message.into(),
+        }
+    }
+
+    /// The kernel or the privileges are not enough.
+    pub fn unsupported(message: impl Into<String>) -> Failure {
+        Failure {
+            exit: Exit::Unsupported,
+            message: message.into(),
+        }
+    }
+}
+
+/// Sees which cgroup's memory grows, stalls and dies, from inside the kernel, at next to no cost.
+#[derive(Debug, Parser)]
+#[command(name = "grey-ebpf", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  sudo grey-ebpf watch                          live table of this machine's cgroups
+  sudo grey-ebpf watch --json | jq .type        the same as NDJSON
+  sudo grey-ebpf watch --cgroup nginx.service   one unit
+  sudo grey-ebpf doctor                         what works here, and what is lost
+
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 this kernel or these privileges cannot do it, 4 refused by a safety rule.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Live view of every cgroup's memory, with alerts as they come
+    #[command(after_help = WATCH_EXAMPLES)]
+    Watch(WatchArgs),
+    /// What works on this machine, how each probe is attached, and what is lost
+    #[command(after_help = "Exits with 0 if `watch` can work here, with 3 if not.")]
+    Doctor {
+        /// The report as one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Completions for a shell, on stdout
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// The manual page, on stdout
+    Man,
+}
+
+const WATCH_EXAMPLES: &str = "Examples:
+  grey-ebpf watch                                         table on a terminal, plain lines in a pipe
+  grey-ebpf watch --once                                  one table and out
+  grey-ebpf watch --json --duration 30s > events.ndjson   half a minute of events
+  grey-ebpf watch --cgroup '/kubepods.slice/**'           all pods
+  grey-ebpf watch --growth 64M --stall 50ms               only large growth and long stalls
+  grey-ebpf watch --record leak.ndjson.gz                 keep the stream while watching";
+
+/// Arguments of `watch`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WatchArgs {
+    /// NDJSON events on stdout instead of a picture
+    #[arg(long)]
+    pub json: bool,
+    /// Time between two looks at the counters; events come at once anyway
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Only these cgroups: path, glob, unit or container name (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub cgroup: Vec<String>,
+    /// Start even if no cgroup matches yet
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// A `process` event for each process of the cgroups that are read
+    #[arg(long)]
+    pub processes: bool,
+    /// One look at everything, then out
+    #[arg(long, conflicts_with = "duration")]
+    pub once: bool,
+    /// Stop after this time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Keep the events in this file too (gzip'd if it ends in .gz)
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Growth of a process or cgroup that makes an event; 0 for none
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = size)]
+    pub growth: u64,
+    /// Reclaim that holds a task up for at least this long makes an event
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = duration)]
+    pub stall: Duration,
+    /// Rows of a plain table
+    #[arg(long, value_name = "N", default_value_t = crate::ui::plain::TOP)]
+    pub top: usize,
+    /// Plain lines even on a terminal
+    #[arg(long, conflicts_with = "json")]
+    pub plain: bool,
+    /// Whether syscall tracepoints may count mmap and its like where nothing cheaper works
+    #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
+    pub syscall_tracepoints: Switch,
+    /// Ticks after which a cgroup that did nothing is read again
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub slow_ticks: u64,
+    /// Bytes of each event ring
+    #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = ring_size, hide_short_help = true)]
+    pub ring: u32,
+}
+
+/// A switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Allowed.
+    On,
+    /// Not allowed.
+    Off,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < Duration::from_millis(10) || interval > Duration::from_secs(3600) {
+        return Err("an interval is between 10ms and 1h".to_owned());
+    }
+    Ok(interval)
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match units::parse_size(text).map_err(|error| error.to_string())? {
+        Size::Bytes(bytes) => Ok(bytes),
+        Size::Percent(_) => Err("a size in bytes is wanted here, such as 16M".to_owned()),
+    }
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let bytes = size(text)?;
+    let page = rustix::param::page_size() as u64;
+    if bytes.is_power_of_two() && bytes >= page && bytes <= 64 << 20 {
+        Ok(bytes as u32)
+    } else {
+        Err(format!(
+            "a ring is a power of two between {page} and 64M bytes"
+        ))
+    }
+}
+
+/// Runs the command of these arguments and returns the exit code; errors go to stderr as one line.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error)
+            if error.use_stderr()
+                && error.kind()
+                    != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
+        {
+            eprintln!("grey-ebpf: {}", one_line(&error.to_string()));
+            return ExitCode::from(Exit::Usage as u8);
+        }
+        Err(error) => {
+            // Help and version; a closed pipe is no reason to complain.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                Exit::Usage as u8
+            } else {
+                Exit::Done as u8
+            });
+        }
+    };
+    init_logs();
+    let result = match cli.command {
+        Command::Watch(args) => watch::run(&args),
+        Command::Doctor { json } => doctor::run(json),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "grey-ebpf",
+                &mut std::io::stdout(),
+            );
+            Ok(Exit::Done)
+        }
+        Command::Man => clap_mangen::Man::new(Cli::command())
+            .section("8")
+            .render(&mut std::io::stdout())
+            .map(|()| Exit::Done)
+            .map_err(|error| Failure::failed(format!("stdout: {error}"))),
+    };
+    match result {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(failure) => {
+            eprintln!("grey-ebpf: {}", failure.message);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+/// clap's message without its label, usage block and line breaks.
+fn one_line(message: &str) -> String {
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let mut parts: Vec<&str> = Vec::new();
+    for line in message.lines().map(str::trim) {
+        if line.starts_with("Usage:") || line.starts_with("For more information") {
+            break;
+        }
+        if !line.is_empty() {
+            parts.push(line);
+        }
+    }
+    format!("{} (see --help)", parts.join("; "))
+}
+
+/// Logs go to stderr, so that stdout stays NDJSON; GREY_EBPF_LOG sets what is logged.
+fn init_logs() {
+    use std::io::IsTerminal as _;
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_env("GREY_EBPF_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    // Fails only when a subscriber is set already, as in a test.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line_with_the_way_to_help() {
+        let error = Cli::try_parse_from(["grey-ebpf", "watch", "--bogus"]).unwrap_err();
+        let line = one_line(&error.to_string());
+        assert!(
+            line.contains("--bogus") && line.ends_with("(see --help)") && !line.contains('\n'),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn an_interval_of_nothing_is_refused() {
+        for bad in ["0s", "0", "-1s", "1", "2h", "abc"] {
+            assert!(
+                Cli::try_parse_from(["grey-ebpf", "watch", &format!("--interval={bad}")]).is_err(),
+                "{bad}"
+            );
+        }
+    }
+}

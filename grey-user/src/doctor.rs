@@ -6,10 +6,12 @@ use crate::host::Facts;
 
 mod render;
 mod rules;
+mod run;
 #[cfg(test)]
 mod tests;
 
 pub use render::use_color;
+pub use run::run;
 
 /// One probe, as the loader left it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -27,45 +27,67 @@ pub fn run(check: bool) -> anyhow::Result<()> {
     let fresh = strip(&llvm, &built)?;
     let committed = root.join(OBJECT);
     if check {
-        let old = fs::read(&committed).with_context(|| format!("cannot read the committed object {OBJECT}"))?;
+        let old = fs::read(&committed)
+            .with_context(|| format!("cannot read the committed object {OBJECT}"))?;
         ensure!(
             old == fresh,
             "{OBJECT} ({} bytes) differs from a fresh build ({} bytes); run `cargo xtask build-ebpf` and commit the result",
             old.len(),
             fresh.len()
         );
-        println!("{OBJECT}: {} bytes, identical to a fresh build", fresh.len());
+        println!(
+            "{OBJECT}: {} bytes, identical to a fresh build",
+            fresh.len()
+        );
     } else {
         fs::create_dir_all(committed.parent().context("the object has a folder")?)?;
         let changed = fs::read(&committed).ok().as_deref() != Some(&fresh);
         fs::write(&committed, &fresh).with_context(|| format!("cannot write {OBJECT}"))?;
-        println!("{OBJECT}: {} bytes, {}", fresh.len(), if changed { "written" } else { "unchanged" });
+        println!(
+            "{OBJECT}: {} bytes, {}",
+            fresh.len(),
+            if changed { "written" } else { "unchanged" }
+        );
     }
     Ok(())
 }
 
 fn workspace_root() -> anyhow::Result<PathBuf> {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    Ok(manifest.parent().context("xtask lies in the workspace")?.to_owned())
+    Ok(manifest
+        .parent()
+        .context("xtask lies in the workspace")?
+        .to_owned())
 }
 
 fn output(command: &mut Command) -> anyhow::Result<String> {
     let shown = format!("{command:?}");
-    let output = command.output().with_context(|| format!("cannot run {shown}"))?;
-    ensure!(output.status.success(), "{shown} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {shown}"))?;
+    ensure!(
+        output.status.success(),
+        "{shown} failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn run_command(command: &mut Command) -> anyhow::Result<()> {
     let shown = format!("{command:?}");
-    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {shown}"))?;
     ensure!(status.success(), "{shown} failed");
     Ok(())
 }
 
 /// Where the distribution puts this LLVM; bpf-linker links against its library.
 fn llvm_prefix() -> anyhow::Result<PathBuf> {
-    let prefix = env::var_os(LLVM_PREFIX_VAR).map_or_else(|| PathBuf::from(format!("/usr/lib/llvm-{LLVM}")), PathBuf::from);
+    let prefix = env::var_os(LLVM_PREFIX_VAR).map_or_else(
+        || PathBuf::from(format!("/usr/lib/llvm-{LLVM}")),
+        PathBuf::from,
+    );
     ensure!(
         prefix.join("bin/llvm-config").exists() && prefix.join("bin/llvm-objcopy").exists(),
         "LLVM {LLVM} is missing below {}: install it (Debian: apt-get install {DEBIAN_PACKAGES}) or set {LLVM_PREFIX_VAR}",
@@ -79,7 +101,15 @@ fn pinned(tool: &str) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", RUST, tool]);
     // Set by the `cargo run` that we are under; they would win over the toolchain named here.
-    for name in ["RUSTC", "RUSTUP_TOOLCHAIN", "CARGO", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+    for name in [
+        "RUSTC",
+        "RUSTUP_TOOLCHAIN",
+        "CARGO",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "CARGO_TARGET_DIR",
+    ] {
         command.env_remove(name);
     }
     command
@@ -89,11 +119,23 @@ fn rust_src() -> anyhow::Result<()> {
     let version = output(pinned("rustc").arg("-vV")).with_context(|| {
         format!("the object is reproducible with Rust {RUST} only: install it with `rustup toolchain install {RUST}`")
     })?;
-    ensure!(version.contains(&format!("LLVM version: {LLVM}.")), "rustc {RUST} carries another LLVM than {LLVM}: {version}");
+    ensure!(
+        version.contains(&format!("LLVM version: {LLVM}.")),
+        "rustc {RUST} carries another LLVM than {LLVM}: {version}"
+    );
     let sysroot = output(pinned("rustc").args(["--print", "sysroot"]))?;
-    if !Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").exists() {
-        run_command(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", RUST]))
-            .context("rust-src is missing: install it with `rustup component add rust-src`")?;
+    if !Path::new(sysroot.trim())
+        .join("lib/rustlib/src/rust/library/core")
+        .exists()
+    {
+        run_command(Command::new("rustup").args([
+            "component",
+            "add",
+            "rust-src",
+            "--toolchain",
+            RUST,
+        ]))
+        .context("rust-src is missing: install it with `rustup component add rust-src`")?;
     }
     Ok(())
 }
@@ -101,14 +143,16 @@ fn rust_src() -> anyhow::Result<()> {
 /// The folder that holds bpf-linker of the pinned version, built into `target/` if the one on PATH is another.
 fn bpf_linker(root: &Path, llvm: &Path) -> anyhow::Result<PathBuf> {
     let right = |program: &Path| {
-        output(Command::new(program).arg("--version")).is_ok_and(|version| version.trim().ends_with(&format!(" {BPF_LINKER}")))
+        output(Command::new(program).arg("--version"))
+            .is_ok_and(|version| version.trim().ends_with(&format!(" {BPF_LINKER}")))
     };
     let own = root.join("target/tools");
     if right(&own.join("bin/bpf-linker")) {
         return Ok(own.join("bin"));
     }
     if let Some(paths) = env::var_os("PATH")
-        && let Some(folder) = env::split_paths(&paths).find(|folder| right(&folder.join("bpf-linker")))
+        && let Some(folder) =
+            env::split_paths(&paths).find(|folder| right(&folder.join("bpf-linker")))
     {
         return Ok(folder);
     }
@@ -149,7 +193,16 @@ fn build(root: &Path, tools: &Path) -> anyhow::Result<PathBuf> {
     path.push(env::var_os("PATH").unwrap_or_default());
     run_command(
         pinned("cargo")
-            .args(["build", "--release", "--locked", "--package", "grey-ebpf", "-Zbuild-std=core", "--target", TARGET])
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--package",
+                "grey-ebpf",
+                "-Zbuild-std=core",
+                "--target",
+                TARGET,
+            ])
             .arg("--target-dir")
             .arg(root.join("target/ebpf"))
             .current_dir(root)
@@ -158,7 +211,10 @@ fn build(root: &Path, tools: &Path) -> anyhow::Result<PathBuf> {
             .env("PATH", path),
     )
     .context("the kernel object does not build")?;
-    let built = root.join("target/ebpf").join(TARGET).join("release/grey-ebpf-kern");
+    let built = root
+        .join("target/ebpf")
+        .join(TARGET)
+        .join("release/grey-ebpf-kern");
     if !built.exists() {
         bail!("the build left no {}", built.display());
     }
@@ -168,6 +224,11 @@ fn build(root: &Path, tools: &Path) -> anyhow::Result<PathBuf> {
 /// Drops DWARF and symbols nobody needs; .BTF and .BTF.ext stay.
 fn strip(llvm: &Path, built: &Path) -> anyhow::Result<Vec<u8>> {
     let stripped = built.with_extension("stripped");
-    run_command(Command::new(llvm.join("bin/llvm-objcopy")).arg("--strip-debug").arg(built).arg(&stripped))?;
+    run_command(
+        Command::new(llvm.join("bin/llvm-objcopy"))
+            .arg("--strip-debug")
+            .arg(built)
+            .arg(&stripped),
+    )?;
     fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
 }

@@ -1,1 +1,90 @@
 //! Where events go: NDJSON on stdout, a record file.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use grey_core::event::Event;
+
+/// NDJSON into any writer: one line an event, nothing else.
+pub struct Ndjson<W: Write> {
+    out: W,
+}
+
+impl<W: Write> Ndjson<W> {
+    /// Writes to `out`, which should be buffered.
+    pub fn new(out: W) -> Self {
+        Ndjson { out }
+    }
+
+    /// Writes one line.
+    pub fn write(&mut self, event: &Event) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, event)?;
+        self.out.write_all(b"\n")
+    }
+
+    /// Passes on what is buffered.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// A file that keeps the stream, gzip'd where its name ends in `.gz`.
+pub struct Recording {
+    sink: Sink,
+    path: PathBuf,
+}
+
+enum Sink {
+    Plain(Ndjson<BufWriter<File>>),
+    Gzip(Ndjson<GzEncoder<BufWriter<File>>>),
+}
+
+impl Recording {
+    /// Makes (or empties) the file.
+    pub fn create(path: &Path) -> io::Result<Recording> {
+        let file = BufWriter::new(File::create(path)?);
+        let sink = if path.extension().is_some_and(|extension| extension == "gz") {
+            Sink::Gzip(Ndjson::new(GzEncoder::new(file, Compression::fast())))
+        } else {
+            Sink::Plain(Ndjson::new(file))
+        };
+        Ok(Recording {
+            sink,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds one event.
+    pub fn write(&mut self, event: &Event) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Plain(out) => out.write(event),
+            Sink::Gzip(out) => out.write(event),
+        }
+    }
+
+    /// Puts what was added so far where a crash does not lose it. A gzip file is flushed to a point up to which it
+    /// can be read.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Plain(out) => out.flush(),
+            Sink::Gzip(out) => out.flush(),
+        }
+    }
+
+    /// Ends the file.
+    pub fn finish(self) -> io::Result<()> {
+        match self.sink {
+            Sink::Plain(mut out) => out.flush(),
+            Sink::Gzip(out) => out.out.finish()?.flush(),
+        }
+    }
+}

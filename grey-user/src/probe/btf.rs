@@ -91,8 +91,15 @@ pub struct Btf {
 impl Btf {
     /// Parses the raw bytes of `/sys/kernel/btf/vmlinux`.
     pub fn parse(data: Vec<u8>) -> Result<Btf, BtfError> {
-        let word = |at: usize| data.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
-        let magic = data.get(0..2).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
+        let word = |at: usize| {
+            data.get(at..at + 4)
+                .and_then(|b| b.try_into().ok())
+                .map(u32::from_ne_bytes)
+        };
+        let magic = data
+            .get(0..2)
+            .and_then(|b| b.try_into().ok())
+            .map(u16::from_ne_bytes);
         if magic != Some(MAGIC) || data.len() < HEADER_LEN {
             return Err(BtfError::Header);
         }
@@ -110,25 +117,43 @@ impl Btf {
             let id = positions.len() as u32;
             let info = word(at + 4).ok_or(BtfError::Truncated(id))?;
             positions.push(at as u32);
-            at += 12 + extra_len(info).ok_or(BtfError::UnknownKind { id, kind: info >> 24 & 0x1f })?;
+            at += 12
+                + extra_len(info).ok_or(BtfError::UnknownKind {
+                    id,
+                    kind: info >> 24 & 0x1f,
+                })?;
             if at > types_end {
                 return Err(BtfError::Truncated(id));
             }
         }
-        Ok(Btf { data, types, strings, strings_end, positions })
+        Ok(Btf {
+            data,
+            types,
+            strings,
+            strings_end,
+            positions,
+        })
     }
 
     fn word(&self, at: usize) -> u32 {
-        self.data.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
+        self.data
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_ne_bytes)
     }
 
     fn position(&self, id: u32) -> Option<usize> {
-        self.positions.get(id as usize).map(|p| *p as usize).filter(|p| *p >= self.types)
+        self.positions
+            .get(id as usize)
+            .map(|p| *p as usize)
+            .filter(|p| *p >= self.types)
     }
 
     /// (kind, number of members, kind_flag) of a type.
     fn info(&self, id: u32) -> (u32, usize, bool) {
-        let Some(at) = self.position(id) else { return (0, 0, false) };
+        let Some(at) = self.position(id) else {
+            return (0, 0, false);
+        };
         let info = self.word(at + 4);
         (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 != 0)
     }
@@ -145,7 +170,8 @@ impl Btf {
     }
 
     fn name(&self, id: u32) -> &[u8] {
-        self.position(id).map_or(&[], |at| self.string(self.word(at)))
+        self.position(id)
+            .map_or(&[], |at| self.string(self.word(at)))
     }
 
     fn ids(&self) -> impl Iterator<Item = u32> {
@@ -156,7 +182,9 @@ impl Btf {
     fn resolve(&self, mut id: u32) -> u32 {
         for _ in 0..MAX_DEPTH {
             match self.info(id).0 {
-                kind::TYPEDEF | kind::CONST | kind::VOLATILE | kind::RESTRICT | kind::TYPE_TAG => id = self.size_or_type(id),
+                kind::TYPEDEF | kind::CONST | kind::VOLATILE | kind::RESTRICT | kind::TYPE_TAG => {
+                    id = self.size_or_type(id)
+                }
                 _ => break,
             }
         }
@@ -196,15 +224,29 @@ impl Btf {
         let start = self.position(id)? + 12;
         for n in 0..count {
             let at = start + 12 * n;
-            let (member_name, type_id, bits) = (self.string(self.word(at)), self.word(at + 4), self.word(at + 8));
-            let bits = if has_bitfields { bits & 0xff_ffff } else { bits };
+            let (member_name, type_id, bits) = (
+                self.string(self.word(at)),
+                self.word(at + 4),
+                self.word(at + 8),
+            );
+            let bits = if has_bitfields {
+                bits & 0xff_ffff
+            } else {
+                bits
+            };
             if member_name == name.as_bytes() {
-                return Some(Member { offset: bits / 8, type_id });
+                return Some(Member {
+                    offset: bits / 8,
+                    type_id,
+                });
             }
             if member_name.is_empty()
                 && let Some(inner) = self.member_of(self.resolve(type_id), name, depth + 1)
             {
-                return Some(Member { offset: bits / 8 + inner.offset, type_id: inner.type_id });
+                return Some(Member {
+                    offset: bits / 8 + inner.offset,
+                    type_id: inner.type_id,
+                });
             }
         }
         None
@@ -217,9 +259,9 @@ impl Btf {
         let mut array = self.resolve(member.type_id);
         let mut offset = member.offset;
         if self.info(array).0 == kind::STRUCT {
-            let inner = self
-                .member_of(array, "count", 0)
-                .ok_or_else(|| BtfError::NoMember("mm_struct.rss_stat".to_owned(), "count".to_owned()))?;
+            let inner = self.member_of(array, "count", 0).ok_or_else(|| {
+                BtfError::NoMember("mm_struct.rss_stat".to_owned(), "count".to_owned())
+            })?;
             array = self.resolve(inner.type_id);
             offset += inner.offset;
         }
@@ -251,7 +293,9 @@ impl Btf {
     /// Parameters that a BTF program on this tracepoint gets, or `None` where there is no such tracepoint.
     pub fn tracepoint(&self, name: &str) -> Option<Vec<Param>> {
         let wanted = format!("btf_trace_{name}");
-        let typedef = self.ids().find(|id| self.info(*id).0 == kind::TYPEDEF && self.name(*id) == wanted.as_bytes())?;
+        let typedef = self
+            .ids()
+            .find(|id| self.info(*id).0 == kind::TYPEDEF && self.name(*id) == wanted.as_bytes())?;
         let pointer = self.resolve(typedef);
         let prototype = self.resolve(self.size_or_type(pointer));
         let (found, count, _) = self.info(prototype);
@@ -260,7 +304,11 @@ impl Btf {
         }
         let start = self.position(prototype)? + 12;
         // The first one is the tracepoint's private data, which programs do not see.
-        Some((1..count).map(|n| self.param(self.word(start + 8 * n + 4))).collect())
+        Some(
+            (1..count)
+                .map(|n| self.param(self.word(start + 8 * n + 4)))
+                .collect(),
+        )
     }
 
     fn param(&self, id: u32) -> Param {
@@ -269,7 +317,11 @@ impl Btf {
             kind::INT | kind::ENUM | kind::ENUM64 => Param::Int,
             kind::PTR => {
                 let target = self.resolve(self.size_or_type(id));
-                let name = if self.info(target).0 == kind::STRUCT { self.name(target) } else { &[] };
+                let name = if self.info(target).0 == kind::STRUCT {
+                    self.name(target)
+                } else {
+                    &[]
+                };
                 Param::Pointer(String::from_utf8_lossy(name).into_owned())
             }
             _ => Param::Other,
@@ -306,7 +358,17 @@ mod tests {
         let mut types: Vec<u32> = Vec::new();
         types.extend([string("int"), kind::INT << 24, 4, 0]); // 1
         types.extend([0, kind::STRUCT << 24 | 1, 4, string("b"), 1, 0]); // 2: struct { int b; }
-        types.extend([string("s"), kind::STRUCT << 24 | 2, 8, string("a"), 1, 0, 0, 2, 32]); // 3
+        types.extend([
+            string("s"),
+            kind::STRUCT << 24 | 2,
+            8,
+            string("a"),
+            1,
+            0,
+            0,
+            2,
+            32,
+        ]); // 3
         types.extend([0, kind::PTR << 24, 3]); // 4: struct s *
         types.extend([0, kind::FUNC_PROTO << 24 | 3, 0, 0, 4, 0, 4, 0, 1]); // 5: (data, struct s *, int)
         types.extend([0, kind::PTR << 24, 5]); // 6
@@ -316,7 +378,13 @@ mod tests {
         let mut data = Vec::new();
         data.extend(MAGIC.to_ne_bytes());
         data.extend([1, 0]);
-        for word in [HEADER_LEN as u32, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
+        for word in [
+            HEADER_LEN as u32,
+            0,
+            types.len() as u32,
+            types.len() as u32,
+            strings.len() as u32,
+        ] {
             data.extend(word.to_ne_bytes());
         }
         data.extend(types);
@@ -329,14 +397,20 @@ mod tests {
         let btf = Btf::parse(sample()).unwrap();
         assert_eq!(btf.member("s", "b").unwrap().offset, 4);
         assert_eq!(btf.member("s", "a").unwrap().offset, 0);
-        assert_eq!(btf.member("s", "z"), Err(BtfError::NoMember("s".into(), "z".into())));
+        assert_eq!(
+            btf.member("s", "z"),
+            Err(BtfError::NoMember("s".into(), "z".into()))
+        );
         assert_eq!(btf.member("t", "z"), Err(BtfError::NoStruct("t".into())));
     }
 
     #[test]
     fn a_tracepoint_shows_the_parameters_behind_its_private_data() {
         let btf = Btf::parse(sample()).unwrap();
-        assert_eq!(btf.tracepoint("thing"), Some(vec![Param::Pointer("s".into()), Param::Int]));
+        assert_eq!(
+            btf.tracepoint("thing"),
+            Some(vec![Param::Pointer("s".into()), Param::Int])
+        );
         assert_eq!(btf.tracepoint("other"), None);
         assert!(btf.functions(["do_it", "do_that"]).contains("do_it"));
     }
@@ -353,7 +427,11 @@ mod tests {
             let mut broken = data.clone();
             broken[at] ^= 0xff;
             if let Ok(btf) = Btf::parse(broken) {
-                let _ = (btf.member("s", "b"), btf.tracepoint("thing"), btf.rss_stat());
+                let _ = (
+                    btf.member("s", "b"),
+                    btf.tracepoint("thing"),
+                    btf.rss_stat(),
+                );
             }
         }
     }

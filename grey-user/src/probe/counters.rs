@@ -24,13 +24,23 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn new(ebpf: &mut Ebpf, free: Stack<MapData, u32>, count: u32) -> Result<Self, LoadError> {
+    pub(super) fn new(
+        ebpf: &mut Ebpf,
+        free: Stack<MapData, u32>,
+        count: u32,
+    ) -> Result<Self, LoadError> {
         let slots = match ebpf.take_map("SLOTS") {
             Some(Map::Array(data)) => data,
-            _ => return Err(LoadError::Map("SLOTS", "missing or not an array".to_owned())),
+            _ => {
+                return Err(LoadError::Map(
+                    "SLOTS",
+                    "missing or not an array".to_owned(),
+                ));
+            }
         };
         let loss: PerCpuArray<MapData, LossCount> = take(ebpf, "LOSS")?;
-        let cpus = aya::util::nr_cpus().map_err(|(file, error)| LoadError::Map("COUNTERS", format!("{file}: {error}")))?;
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(file, error)| LoadError::Map("COUNTERS", format!("{file}: {error}")))?;
         Ok(Counters {
             slots: Slots::map(slots, count)?,
             slot_of: take(ebpf, "CGROUP_SLOT")?,
@@ -140,7 +150,8 @@ unsafe impl Send for Slots {}
 
 impl Slots {
     fn map(data: MapData, count: u32) -> Result<Slots, LoadError> {
-        let bytes = (count as usize * size_of::<Slot>()).next_multiple_of(rustix::param::page_size());
+        let bytes =
+            (count as usize * size_of::<Slot>()).next_multiple_of(rustix::param::page_size());
         let failed = |error: rustix::io::Errno| LoadError::Map("SLOTS", one_line(&error));
         // SAFETY: a fresh shared mapping of a map that was made with BPF_F_MMAPABLE and holds `count` values.
         let memory = unsafe {
@@ -154,8 +165,14 @@ impl Slots {
             )
         }
         .map_err(failed)?;
-        let memory = NonNull::new(memory.cast::<Slot>()).ok_or_else(|| LoadError::Map("SLOTS", "mapped at 0".to_owned()))?;
-        Ok(Slots { memory, bytes, count, _data: data })
+        let memory = NonNull::new(memory.cast::<Slot>())
+            .ok_or_else(|| LoadError::Map("SLOTS", "mapped at 0".to_owned()))?;
+        Ok(Slots {
+            memory,
+            bytes,
+            count,
+            _data: data,
+        })
     }
 
     fn at(&self, slot: u32) -> (&AtomicU64, &AtomicU64) {
@@ -164,7 +181,10 @@ impl Slots {
         // whole words.
         unsafe {
             let entry = self.memory.as_ptr().add(slot as usize);
-            (AtomicU64::from_ptr(&raw mut (*entry).cgroup), AtomicU64::from_ptr(&raw mut (*entry).dirty))
+            (
+                AtomicU64::from_ptr(&raw mut (*entry).cgroup),
+                AtomicU64::from_ptr(&raw mut (*entry).dirty),
+            )
         }
     }
 }

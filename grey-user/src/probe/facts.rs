@@ -74,9 +74,10 @@ impl Facts {
             tracefs,
         };
         let path = root.join("sys/kernel/btf/vmlinux");
-        let btf = match fs::read(&path).map_err(|error| no_btf(&error)).and_then(|data| {
-            Btf::parse(data).map_err(|error| error.to_string())
-        }) {
+        let btf = match fs::read(&path)
+            .map_err(|error| no_btf(&error))
+            .and_then(|data| Btf::parse(data).map_err(|error| error.to_string()))
+        {
             Ok(btf) => btf,
             Err(error) => {
                 facts.btf_error = Some(error);
@@ -126,7 +127,9 @@ impl Facts {
             mm_brk: offset("mm_struct", "brk"),
         };
         match btf.rss_stat() {
-            Ok((value, stride)) => (self.offsets.mm_rss, self.offsets.mm_rss_stride) = (value, stride),
+            Ok((value, stride)) => {
+                (self.offsets.mm_rss, self.offsets.mm_rss_stride) = (value, stride)
+            }
             Err(error) => self.missing.push(BtfError::to_string(&error)),
         }
     }
@@ -134,15 +137,22 @@ impl Facts {
     /// Offset of a field in a classic tracepoint's record, from its format file.
     pub fn record_field(&self, category: &str, event: &str, field: &str) -> Result<u32, String> {
         let tracefs = self.tracefs.as_ref().ok_or("tracefs is not mounted")?;
-        let path = tracefs.join("events").join(category).join(event).join("format");
-        let text = fs::read_to_string(&path).map_err(|error| format!("{category}:{event}: {error}"))?;
+        let path = tracefs
+            .join("events")
+            .join(category)
+            .join(event)
+            .join("format");
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("{category}:{event}: {error}"))?;
         field_offset(&text, field).ok_or_else(|| format!("{category}:{event} has no field {field}"))
     }
 }
 
 fn no_btf(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "this kernel has no BTF (/sys/kernel/btf/vmlinux; CONFIG_DEBUG_INFO_BTF)".to_owned(),
+        io::ErrorKind::NotFound => {
+            "this kernel has no BTF (/sys/kernel/btf/vmlinux; CONFIG_DEBUG_INFO_BTF)".to_owned()
+        }
         _ => format!("/sys/kernel/btf/vmlinux: {error}"),
     }
 }
@@ -153,7 +163,11 @@ fn field_offset(format: &str, field: &str) -> Option<u32> {
         let rest = line.trim_start().strip_prefix("field:")?;
         let (declaration, rest) = rest.split_once(';')?;
         let name = declaration.rsplit([' ', '*']).next()?.split('[').next()?;
-        let offset = rest.trim_start().strip_prefix("offset:")?.split(';').next()?;
+        let offset = rest
+            .trim_start()
+            .strip_prefix("offset:")?
+            .split(';')
+            .next()?;
         (name == field).then(|| offset.parse().ok())?
     })
 }

@@ -1,7 +1,7 @@
 //! Loads the object, attaches each probe in the cheapest way that works, and keeps what is attached.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya::maps::{HashMap, Map, MapData, MapError, RingBuf, Stack};
 use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, TracePoint};
@@ -70,13 +70,20 @@ impl Settings {
     #[must_use]
     pub fn with_fail_switch(mut self) -> Self {
         if let Ok(list) = std::env::var(FAIL_VAR) {
-            self.fail = list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            self.fail = list
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect();
         }
         self
     }
 
     fn must_fail(&self, probe: &str, way: &str) -> bool {
-        self.fail.contains(probe) || self.fail.contains(&format!("{probe}={way}")) || self.fail.contains("all")
+        self.fail.contains(probe)
+            || self.fail.contains(&format!("{probe}={way}"))
+            || self.fail.contains("all")
     }
 }
 
@@ -86,6 +93,10 @@ pub struct Kernel {
     pub rare: RingBuf<MapData>,
     /// Growth.
     pub growth: RingBuf<MapData>,
+    /// Becomes readable with [`Kernel::rare`].
+    pub rare_fd: OwnedFd,
+    /// Becomes readable with [`Kernel::growth`].
+    pub growth_fd: OwnedFd,
     /// Counters by cgroup, losses.
     pub counters: Counters,
     /// Each probe, attached or not.
@@ -98,7 +109,9 @@ impl Kernel {
     /// Whether the probe is attached in some way.
     #[must_use]
     pub fn has(&self, probe: &str) -> bool {
-        self.probes.iter().any(|status| status.name == probe && status.attached.is_some())
+        self.probes
+            .iter()
+            .any(|status| status.name == probe && status.attached.is_some())
     }
 
     /// Counts reclaim by this process as our own from now on.
@@ -123,15 +136,29 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
     let page = rustix::param::page_size() as u64;
     let growth_pages = settings.growth_bytes / page;
     let task_btf = u32::from(
-        is_helper_supported(aya::programs::ProgramType::TracePoint, BpfHelper::BPF_FUNC_get_current_task_btf).unwrap_or(false),
+        is_helper_supported(
+            aya::programs::ProgramType::TracePoint,
+            BpfHelper::BPF_FUNC_get_current_task_btf,
+        )
+        .unwrap_or(false),
     );
-    let growth_within_faults = growth_possible(facts).is_ok() && !settings.must_fail("growth", WITHIN_FAULTS) && growth_pages > 0;
+    let growth_within_faults = growth_possible(facts).is_ok()
+        && !settings.must_fail("growth", WITHIN_FAULTS)
+        && growth_pages > 0;
     let growth_on_fault = u32::from(growth_within_faults);
     let growth_step = (growth_pages / 16).max(1);
     let page_shift = u64::from(page.trailing_zeros());
     let never = u64::MAX >> page_shift;
-    let growth_limit = if growth_pages == 0 { never } else { growth_pages };
-    let vmlinux = if facts.btf_error.is_none() { Btf::from_sys_fs().ok() } else { None };
+    let growth_limit = if growth_pages == 0 {
+        never
+    } else {
+        growth_pages
+    };
+    let vmlinux = if facts.btf_error.is_none() {
+        Btf::from_sys_fs().ok()
+    } else {
+        None
+    };
 
     let mut loader = EbpfLoader::new();
     loader
@@ -151,38 +178,82 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
         .map_max_entries("RARE", settings.ring_bytes)
         .map_max_entries("GROWTH", settings.ring_bytes)
         .map_max_entries("PROCESS_GROWTH", settings.process_slots);
-    for map in ["CGROUP_SLOT", "FREE_SLOTS", "SLOTS", "COUNTERS", "CGROUP_GROWTH"] {
+    for map in [
+        "CGROUP_SLOT",
+        "FREE_SLOTS",
+        "SLOTS",
+        "COUNTERS",
+        "CGROUP_GROWTH",
+    ] {
         loader.map_max_entries(map, settings.cgroup_slots);
     }
-    let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(one_line(&error)))?;
+    let mut ebpf = loader
+        .load(OBJECT)
+        .map_err(|error| LoadError::Object(one_line(&error)))?;
 
     // Slots are handed out from the end of the stack; 0 stands for none.
     let mut free: Stack<MapData, u32> = take(&mut ebpf, "FREE_SLOTS")?;
     for slot in (1..settings.cgroup_slots).rev() {
-        free.push(slot, 0).map_err(|error| LoadError::Map("FREE_SLOTS", one_line(&error)))?;
+        free.push(slot, 0)
+            .map_err(|error| LoadError::Map("FREE_SLOTS", one_line(&error)))?;
     }
     let counters = Counters::new(&mut ebpf, free, settings.cgroup_slots)?;
-    let rare = take(&mut ebpf, "RARE")?;
-    let growth = take(&mut ebpf, "GROWTH")?;
+    let rare: RingBuf<MapData> = take(&mut ebpf, "RARE")?;
+    let growth: RingBuf<MapData> = take(&mut ebpf, "GROWTH")?;
+    let rare_fd = duplicate(&rare, "RARE")?;
+    let growth_fd = duplicate(&growth, "GROWTH")?;
     let own = take(&mut ebpf, "OWN_TGIDS")?;
     let mut probes: Vec<ProbeStatus> = Vec::new();
     for probe in plan::probes() {
-        let status = attach_probe(&mut ebpf, facts, settings, vmlinux.as_ref(), &probe, &probes, growth_within_faults);
+        let status = attach_probe(
+            &mut ebpf,
+            facts,
+            settings,
+            vmlinux.as_ref(),
+            &probe,
+            &probes,
+            growth_within_faults,
+        );
         probes.push(status);
     }
-    Ok(Kernel { rare, growth, counters, probes, own, ebpf })
+    Ok(Kernel {
+        rare,
+        growth,
+        rare_fd,
+        growth_fd,
+        counters,
+        probes,
+        own,
+        ebpf,
+    })
 }
 
 /// Takes a map out of the object as the type it must have.
-pub(super) fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
-    let map = ebpf.take_map(name).ok_or_else(|| LoadError::Map(name, "missing".to_owned()))?;
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, LoadError> {
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| LoadError::Map(name, "missing".to_owned()))?;
     T::try_from(map).map_err(|error| LoadError::Map(name, one_line(&error)))
+}
+
+/// A descriptor of the ring that can be waited on while the ring itself is read.
+fn duplicate(ring: &RingBuf<MapData>, name: &'static str) -> Result<OwnedFd, LoadError> {
+    // SAFETY: the ring owns this descriptor and outlives the borrow.
+    let fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
+    fd.try_clone_to_owned()
+        .map_err(|error| LoadError::Map(name, one_line(&error)))
 }
 
 fn growth_possible(facts: &Facts) -> Result<(), String> {
     let offsets = &facts.offsets;
     if [offsets.task_mm, offsets.mm_rss, offsets.mm_total_vm].contains(&NO_OFFSET) {
-        return Err(facts.btf_error.clone().unwrap_or_else(|| facts.missing.join("; ")));
+        return Err(facts
+            .btf_error
+            .clone()
+            .unwrap_or_else(|| facts.missing.join("; ")));
     }
     Ok(())
 }
@@ -202,10 +273,14 @@ fn attach_probe(
         let result = if settings.must_fail(probe.name, way.label) {
             Err(format!("made to fail by {FAIL_VAR}"))
         } else if way.label == WITHIN_FAULTS {
-            let faults = before.iter().any(|status| status.name == "fault_user" && status.attached.is_some());
+            let faults = before
+                .iter()
+                .any(|status| status.name == "fault_user" && status.attached.is_some());
             match growth_possible(facts) {
                 Err(reason) => Err(reason),
-                Ok(()) if settings.growth_bytes == 0 => Err("switched off by --growth 0".to_owned()),
+                Ok(()) if settings.growth_bytes == 0 => {
+                    Err("switched off by --growth 0".to_owned())
+                }
                 Ok(()) if !faults => Err("fault_user is not attached".to_owned()),
                 Ok(()) if growth_within_faults => Ok(()),
                 Ok(()) => Err("switched off".to_owned()),
@@ -214,7 +289,11 @@ fn attach_probe(
             Err("syscall tracepoints are not allowed (--syscall-tracepoints)".to_owned())
         } else if probe.name == "growth" {
             growth_possible(facts).and_then(|()| {
-                if settings.growth_bytes == 0 { Err("switched off".to_owned()) } else { attach_way(ebpf, facts, vmlinux, way) }
+                if settings.growth_bytes == 0 {
+                    Err("switched off".to_owned())
+                } else {
+                    attach_way(ebpf, facts, vmlinux, way)
+                }
             })
         } else {
             attach_way(ebpf, facts, vmlinux, way)
@@ -249,7 +328,12 @@ fn attach_probe(
 }
 
 /// Loads and attaches all programs of a way; on any error none of them stays.
-fn attach_way(ebpf: &mut Ebpf, facts: &Facts, vmlinux: Option<&Btf>, way: &Way) -> Result<(), String> {
+fn attach_way(
+    ebpf: &mut Ebpf,
+    facts: &Facts,
+    vmlinux: Option<&Btf>,
+    way: &Way,
+) -> Result<(), String> {
     for (_, hook) in &way.programs {
         plan::check(facts, *hook)?;
     }
@@ -266,42 +350,62 @@ fn attach_way(ebpf: &mut Ebpf, facts: &Facts, vmlinux: Option<&Btf>, way: &Way) 
 
 fn attach(ebpf: &mut Ebpf, vmlinux: Option<&Btf>, name: &str, hook: Hook) -> Result<(), String> {
     let btf = || vmlinux.ok_or("aya could not read the kernel's BTF");
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("the object has no program {name}"))?;
     let wrong_type = |error: ProgramError| format!("program {name}: {error}");
     let result = match hook {
         Hook::Btf(tracepoint, _) => {
             let program: &mut BtfTracePoint = program.try_into().map_err(wrong_type)?;
-            program.load(tracepoint, btf()?).and_then(|()| program.attach().map(drop))
+            program
+                .load(tracepoint, btf()?)
+                .and_then(|()| program.attach().map(drop))
         }
         Hook::Fentry(function) => {
             let program: &mut FEntry = program.try_into().map_err(wrong_type)?;
-            program.load(function, btf()?).and_then(|()| program.attach().map(drop))
+            program
+                .load(function, btf()?)
+                .and_then(|()| program.attach().map(drop))
         }
         Hook::Fexit(function) => {
             let program: &mut FExit = program.try_into().map_err(wrong_type)?;
-            program.load(function, btf()?).and_then(|()| program.attach().map(drop))
+            program
+                .load(function, btf()?)
+                .and_then(|()| program.attach().map(drop))
         }
         Hook::Kprobe(function) | Hook::Kretprobe(function) => {
             let program: &mut KProbe = program.try_into().map_err(wrong_type)?;
-            program.load().and_then(|()| program.attach(function, 0).map(drop))
+            program
+                .load()
+                .and_then(|()| program.attach(function, 0).map(drop))
         }
         Hook::Record(category, event) => {
             let program: &mut TracePoint = program.try_into().map_err(wrong_type)?;
-            program.load().and_then(|()| program.attach(category, event).map(drop))
+            program
+                .load()
+                .and_then(|()| program.attach(category, event).map(drop))
         }
     };
     result.map_err(|error| format!("program {name}: {}", one_line(&error)))
 }
 
 fn unload(ebpf: &mut Ebpf, name: &str, hook: Hook) {
-    let Some(program) = ebpf.program_mut(name) else { return };
+    let Some(program) = ebpf.program_mut(name) else {
+        return;
+    };
     // An error here means it was never loaded.
     let _ = match hook {
-        Hook::Btf(..) => <&mut BtfTracePoint>::try_from(program).and_then(|program| program.unload()),
+        Hook::Btf(..) => {
+            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.unload())
+        }
         Hook::Fentry(_) => <&mut FEntry>::try_from(program).and_then(|program| program.unload()),
         Hook::Fexit(_) => <&mut FExit>::try_from(program).and_then(|program| program.unload()),
-        Hook::Kprobe(_) | Hook::Kretprobe(_) => <&mut KProbe>::try_from(program).and_then(|program| program.unload()),
-        Hook::Record(..) => <&mut TracePoint>::try_from(program).and_then(|program| program.unload()),
+        Hook::Kprobe(_) | Hook::Kretprobe(_) => {
+            <&mut KProbe>::try_from(program).and_then(|program| program.unload())
+        }
+        Hook::Record(..) => {
+            <&mut TracePoint>::try_from(program).and_then(|program| program.unload())
+        }
     };
 }
 
@@ -311,8 +415,16 @@ pub(super) fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         let full = error.to_string();
-        let mut lines = full.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("processed "));
-        let first = lines.next().unwrap_or_default().to_owned();
+        let mut lines = full
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("processed "));
+        // aya appends the verifier's log even where the kernel wrote none.
+        let first = lines
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(". Verifier output:")
+            .to_owned();
         let part = match lines.next_back() {
             Some(last) => format!("{first} … {last}"),
             None => first,
@@ -328,9 +440,19 @@ pub(super) fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Facts, settings and the attached kernel side in one call.
-pub fn start(root: &Path, settings: &Settings) -> (Facts, Result<Kernel, LoadError>) {
-    let facts = Facts::read(root);
-    let kernel = load(&facts, settings);
-    (facts, kernel)
+/// The probes as they stand when nothing could be loaded.
+#[must_use]
+pub fn unavailable(reason: &str) -> Vec<ProbeStatus> {
+    plan::probes()
+        .into_iter()
+        .map(|probe| ProbeStatus {
+            name: probe.name.to_owned(),
+            family: probe.family.to_owned(),
+            attached: None,
+            hook: probe.hook.to_owned(),
+            cost: None,
+            lost: Some(probe.lost.to_owned()),
+            reason: Some(reason.to_owned()),
+        })
+        .collect()
 }

@@ -9,5 +9,5 @@ mod plan;
 pub use btf::{Btf, BtfError, Param};
 pub use counters::Counters;
 pub use facts::Facts;
-pub use load::{FAIL_VAR, Kernel, LoadError, Settings, load, start};
+pub use load::{FAIL_VAR, Kernel, LoadError, Settings, load, unavailable};
 pub use plan::{Probe, SYSCALL_TRACEPOINT, probes};

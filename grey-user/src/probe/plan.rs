@@ -65,8 +65,7 @@ pub const WITHIN_FAULTS: &str = "in the fault program";
 /// The label of the last resort for system calls.
 pub const SYSCALL_TRACEPOINT: &str = "syscall tracepoint";
 
-const SYSCALL_COST: &str =
-    "an enabled syscall tracepoint puts every system call of every process on the slow path (a getppid loop ran 26 % slower)";
+const SYSCALL_COST: &str = "an enabled syscall tracepoint puts every system call of every process on the slow path (a getppid loop ran 26 % slower)";
 
 /// All probes, in the order they are attached.
 #[must_use]
@@ -78,7 +77,11 @@ pub fn probes() -> Vec<Probe> {
             hook: "page_fault_user",
             lost: "page faults of user code by cgroup (faults.minor_total, faults.user_*)",
             ways: tracepoint(
-                &[("fault_user", "page_fault_user", &[Shape::Int, Shape::Any, Shape::Int])],
+                &[(
+                    "fault_user",
+                    "page_fault_user",
+                    &[Shape::Int, Shape::Any, Shape::Int],
+                )],
                 &[("fault_user_record", "exceptions", "page_fault_user")],
             ),
         },
@@ -98,10 +101,17 @@ pub fn probes() -> Vec<Probe> {
             hook: "page_fault_user",
             lost: "growth events (what grows is seen at the next tick only)",
             ways: vec![
-                Way { label: WITHIN_FAULTS, programs: vec![], cost: None },
+                Way {
+                    label: WITHIN_FAULTS,
+                    programs: vec![],
+                    cost: None,
+                },
                 Way {
                     label: "BTF tracepoint",
-                    programs: vec![("growth_rss_stat", Hook::Btf("rss_stat", &[Shape::Struct("mm_struct")]))],
+                    programs: vec![(
+                        "growth_rss_stat",
+                        Hook::Btf("rss_stat", &[Shape::Struct("mm_struct")]),
+                    )],
                     cost: None,
                 },
             ],
@@ -128,20 +138,29 @@ pub fn probes() -> Vec<Probe> {
             ways: vec![
                 Way {
                     label: "BTF tracepoint",
-                    programs: vec![("oom_mark_victim", Hook::Btf("mark_victim", &[Shape::Struct("task_struct")]))],
+                    programs: vec![(
+                        "oom_mark_victim",
+                        Hook::Btf("mark_victim", &[Shape::Struct("task_struct")]),
+                    )],
                     cost: None,
                 },
                 Way {
                     label: "BTF tracepoint and fentry",
                     programs: vec![
                         ("oom_victim_enter", Hook::Fentry("__oom_kill_process")),
-                        ("oom_mark_victim_pid", Hook::Btf("mark_victim", &[Shape::Int])),
+                        (
+                            "oom_mark_victim_pid",
+                            Hook::Btf("mark_victim", &[Shape::Int]),
+                        ),
                     ],
                     cost: None,
                 },
                 Way {
                     label: "BTF tracepoint, pid only",
-                    programs: vec![("oom_mark_victim_pid", Hook::Btf("mark_victim", &[Shape::Int]))],
+                    programs: vec![(
+                        "oom_mark_victim_pid",
+                        Hook::Btf("mark_victim", &[Shape::Int]),
+                    )],
                     cost: None,
                 },
                 Way {
@@ -158,7 +177,10 @@ pub fn probes() -> Vec<Probe> {
             lost: "which cgroup a memcg reclaim took from (its pages are counted where it ran)",
             ways: vec![Way {
                 label: "fentry",
-                programs: vec![("reclaim_target", Hook::Fentry("try_to_free_mem_cgroup_pages"))],
+                programs: vec![(
+                    "reclaim_target",
+                    Hook::Fentry("try_to_free_mem_cgroup_pages"),
+                )],
                 cost: None,
             }],
         },
@@ -169,11 +191,23 @@ pub fn probes() -> Vec<Probe> {
         "stalls and pages of memcg reclaim (reclaim.stall_us_total, memcg_us_total, pages_total)",
         &[
             ("reclaim_memcg_begin", "mm_vmscan_memcg_reclaim_begin", &[]),
-            ("reclaim_memcg_end", "mm_vmscan_memcg_reclaim_end", &[Shape::Int]),
+            (
+                "reclaim_memcg_end",
+                "mm_vmscan_memcg_reclaim_end",
+                &[Shape::Int],
+            ),
         ],
         &[
-            ("reclaim_memcg_begin_record", "vmscan", "mm_vmscan_memcg_reclaim_begin"),
-            ("reclaim_memcg_end_record", "vmscan", "mm_vmscan_memcg_reclaim_end"),
+            (
+                "reclaim_memcg_begin_record",
+                "vmscan",
+                "mm_vmscan_memcg_reclaim_begin",
+            ),
+            (
+                "reclaim_memcg_end_record",
+                "vmscan",
+                "mm_vmscan_memcg_reclaim_end",
+            ),
         ],
     ));
     all.push(reclaim(
@@ -181,22 +215,49 @@ pub fn probes() -> Vec<Probe> {
         "mm_vmscan_direct_reclaim_begin, _end",
         "stalls and pages of direct reclaim (reclaim.stall_us_total, direct_us_total, pages_total)",
         &[
-            ("reclaim_direct_begin", "mm_vmscan_direct_reclaim_begin", &[]),
-            ("reclaim_direct_end", "mm_vmscan_direct_reclaim_end", &[Shape::Int]),
+            (
+                "reclaim_direct_begin",
+                "mm_vmscan_direct_reclaim_begin",
+                &[],
+            ),
+            (
+                "reclaim_direct_end",
+                "mm_vmscan_direct_reclaim_end",
+                &[Shape::Int],
+            ),
         ],
         &[
-            ("reclaim_direct_begin_record", "vmscan", "mm_vmscan_direct_reclaim_begin"),
-            ("reclaim_direct_end_record", "vmscan", "mm_vmscan_direct_reclaim_end"),
+            (
+                "reclaim_direct_begin_record",
+                "vmscan",
+                "mm_vmscan_direct_reclaim_begin",
+            ),
+            (
+                "reclaim_direct_end_record",
+                "vmscan",
+                "mm_vmscan_direct_reclaim_end",
+            ),
         ],
     ));
     all.push(reclaim(
         "reclaim_kswapd",
         "mm_vmscan_kswapd_wake, _sleep",
         "how long kswapd was awake (reclaim.kswapd_us_total)",
-        &[("reclaim_kswapd_wake", "mm_vmscan_kswapd_wake", &[]), ("reclaim_kswapd_sleep", "mm_vmscan_kswapd_sleep", &[])],
         &[
-            ("reclaim_kswapd_wake_record", "vmscan", "mm_vmscan_kswapd_wake"),
-            ("reclaim_kswapd_sleep_record", "vmscan", "mm_vmscan_kswapd_sleep"),
+            ("reclaim_kswapd_wake", "mm_vmscan_kswapd_wake", &[]),
+            ("reclaim_kswapd_sleep", "mm_vmscan_kswapd_sleep", &[]),
+        ],
+        &[
+            (
+                "reclaim_kswapd_wake_record",
+                "vmscan",
+                "mm_vmscan_kswapd_wake",
+            ),
+            (
+                "reclaim_kswapd_sleep_record",
+                "vmscan",
+                "mm_vmscan_kswapd_sleep",
+            ),
         ],
     ));
     all.extend(calls());
@@ -207,9 +268,21 @@ pub fn probes() -> Vec<Probe> {
         lost: "cgroups that come and go between two scans (new ones show up to 30 ticks late)",
         ways: tracepoint(
             &[
-                ("cgroup_made", "cgroup_mkdir", &[Shape::Struct("cgroup"), Shape::Any]),
-                ("cgroup_removed", "cgroup_rmdir", &[Shape::Struct("cgroup"), Shape::Any]),
-                ("cgroup_renamed", "cgroup_rename", &[Shape::Struct("cgroup"), Shape::Any]),
+                (
+                    "cgroup_made",
+                    "cgroup_mkdir",
+                    &[Shape::Struct("cgroup"), Shape::Any],
+                ),
+                (
+                    "cgroup_removed",
+                    "cgroup_rmdir",
+                    &[Shape::Struct("cgroup"), Shape::Any],
+                ),
+                (
+                    "cgroup_renamed",
+                    "cgroup_rename",
+                    &[Shape::Struct("cgroup"), Shape::Any],
+                ),
             ],
             &[],
         ),
@@ -220,7 +293,10 @@ pub fn probes() -> Vec<Probe> {
         hook: "sched_process_exec, sched_process_exit",
         lost: "prompt clean-up of ended processes (their entries go at the next slow scan)",
         ways: tracepoint(
-            &[("process_exec", "sched_process_exec", &[]), ("process_exit", "sched_process_exit", &[])],
+            &[
+                ("process_exec", "sched_process_exec", &[]),
+                ("process_exit", "sched_process_exit", &[]),
+            ],
             &[],
         ),
     });
@@ -233,13 +309,19 @@ type RecordProgram = (&'static str, &'static str, &'static str);
 fn tracepoint(btf: &[BtfProgram], record: &[RecordProgram]) -> Vec<Way> {
     let mut ways = vec![Way {
         label: "BTF tracepoint",
-        programs: btf.iter().map(|(program, event, shape)| (*program, Hook::Btf(event, shape))).collect(),
+        programs: btf
+            .iter()
+            .map(|(program, event, shape)| (*program, Hook::Btf(event, shape)))
+            .collect(),
         cost: None,
     }];
     if !record.is_empty() {
         ways.push(Way {
             label: "classic tracepoint",
-            programs: record.iter().map(|(program, category, event)| (*program, Hook::Record(category, event))).collect(),
+            programs: record
+                .iter()
+                .map(|(program, category, event)| (*program, Hook::Record(category, event)))
+                .collect(),
             cost: Some("about half as much again as a BTF tracepoint"),
         });
     }
@@ -253,7 +335,13 @@ fn reclaim(
     btf: &[BtfProgram],
     record: &[RecordProgram],
 ) -> Probe {
-    Probe { name, family: "reclaim", hook, lost, ways: tracepoint(btf, record) }
+    Probe {
+        name,
+        family: "reclaim",
+        hook,
+        lost,
+        ways: tracepoint(btf, record),
+    }
 }
 
 fn calls() -> Vec<Probe> {
@@ -266,7 +354,11 @@ fn calls() -> Vec<Probe> {
                 hook: FUNCTION,
                 lost: $lost,
                 ways: vec![
-                    Way { label: "fexit", programs: $fexit(FUNCTION), cost: None },
+                    Way {
+                        label: "fexit",
+                        programs: $fexit(FUNCTION),
+                        cost: None,
+                    },
                     Way {
                         label: "kprobe",
                         programs: vec![
@@ -278,8 +370,14 @@ fn calls() -> Vec<Probe> {
                     Way {
                         label: SYSCALL_TRACEPOINT,
                         programs: vec![
-                            (concat!($name, "_enter"), Hook::Record("syscalls", concat!("sys_enter_", $call))),
-                            (concat!($name, "_exit"), Hook::Record("syscalls", concat!("sys_exit_", $call))),
+                            (
+                                concat!($name, "_enter"),
+                                Hook::Record("syscalls", concat!("sys_enter_", $call)),
+                            ),
+                            (
+                                concat!($name, "_exit"),
+                                Hook::Record("syscalls", concat!("sys_exit_", $call)),
+                            ),
                         ],
                         cost: Some(SYSCALL_COST),
                     },
@@ -287,8 +385,15 @@ fn calls() -> Vec<Probe> {
             }
         }};
     }
-    let exit = |program: &'static str| move |function: &'static str| vec![(program, Hook::Fexit(function))];
-    let both = |function: &'static str| vec![("vm_brk_fentry", Hook::Fentry(function)), ("vm_brk", Hook::Fexit(function))];
+    let exit = |program: &'static str| {
+        move |function: &'static str| vec![(program, Hook::Fexit(function))]
+    };
+    let both = |function: &'static str| {
+        vec![
+            ("vm_brk_fentry", Hook::Fentry(function)),
+            ("vm_brk", Hook::Fexit(function)),
+        ]
+    };
     vec![
         call!("vm_mmap", "mmap", "mmap calls and bytes (vm.mapped_total, vm.map_calls_total)", fexit: exit("vm_mmap")),
         call!("vm_munmap", "munmap", "munmap calls and bytes (vm.unmapped_total, vm.unmap_calls_total)", fexit: exit("vm_munmap")),
@@ -313,7 +418,11 @@ impl RecordOffsets {
     /// From the format files.
     #[must_use]
     pub fn read(facts: &Facts) -> RecordOffsets {
-        let field = |category, event, name| facts.record_field(category, event, name).unwrap_or(NO_OFFSET);
+        let field = |category, event, name| {
+            facts
+                .record_field(category, event, name)
+                .unwrap_or(NO_OFFSET)
+        };
         RecordOffsets {
             fault_error: field("exceptions", "page_fault_user", "error_code"),
             victim_pid: field("oom", "mark_victim", "pid"),
@@ -328,23 +437,35 @@ pub fn check(facts: &Facts, hook: Hook) -> Result<(), String> {
     match hook {
         Hook::Btf(name, shapes) => {
             need_btf()?;
-            let params = facts.tracepoints.get(name).ok_or_else(|| format!("this kernel has no BTF tracepoint {name}"))?;
+            let params = facts
+                .tracepoints
+                .get(name)
+                .ok_or_else(|| format!("this kernel has no BTF tracepoint {name}"))?;
             for (n, shape) in shapes.iter().enumerate() {
                 let fits = match (shape, params.get(n)) {
                     (_, None) => false,
                     (Shape::Any, Some(_)) => true,
                     (Shape::Int, Some(param)) => *param == Param::Int,
-                    (Shape::Struct(name), Some(param)) => *param == Param::Pointer((*name).to_owned()),
+                    (Shape::Struct(name), Some(param)) => {
+                        *param == Param::Pointer((*name).to_owned())
+                    }
                 };
                 if !fits {
-                    return Err(format!("argument {n} of {name} is not what the program reads ({:?})", params.get(n)));
+                    return Err(format!(
+                        "argument {n} of {name} is not what the program reads ({:?})",
+                        params.get(n)
+                    ));
                 }
             }
             Ok(())
         }
         Hook::Fentry(function) | Hook::Fexit(function) => {
             need_btf()?;
-            if facts.functions.contains(function) { Ok(()) } else { Err(format!("BTF knows no function {function}")) }
+            if facts.functions.contains(function) {
+                Ok(())
+            } else {
+                Err(format!("BTF knows no function {function}"))
+            }
         }
         Hook::Kprobe(_) | Hook::Kretprobe(_) => Ok(()),
         Hook::Record(category, event) => check_record(facts, category, event),
@@ -354,7 +475,9 @@ pub fn check(facts: &Facts, hook: Hook) -> Result<(), String> {
 fn check_record(facts: &Facts, category: &str, event: &str) -> Result<(), String> {
     let expect = |field: &str, offset: usize| match facts.record_field(category, event, field) {
         Ok(found) if found as usize == offset => Ok(()),
-        Ok(found) => Err(format!("{category}:{event} keeps {field} at {found} and not at {offset}")),
+        Ok(found) => Err(format!(
+            "{category}:{event} keeps {field} at {found} and not at {offset}"
+        )),
         Err(error) => Err(error),
     };
     match event {
@@ -369,7 +492,9 @@ fn check_record(facts: &Facts, category: &str, event: &str) -> Result<(), String
                 Err(format!("{category}:{event} keeps nr_reclaimed at {found}"))
             }
         }
-        _ if category == "syscalls" && event.starts_with("sys_exit_") => expect("ret", SYS_EXIT_RET_OFFSET),
+        _ if category == "syscalls" && event.starts_with("sys_exit_") => {
+            expect("ret", SYS_EXIT_RET_OFFSET)
+        }
         _ if category == "syscalls" => {
             // brk is looked at by its effect, so its arguments need not be where the others' are.
             let first = match event {
@@ -398,23 +523,46 @@ mod tests {
         let all = probes();
         let names: HashSet<_> = all.iter().map(|probe| probe.name).collect();
         assert_eq!(names.len(), all.len());
-        assert!(all.iter().all(|probe| !probe.lost.is_empty() && !probe.ways.is_empty()));
+        assert!(
+            all.iter()
+                .all(|probe| !probe.lost.is_empty() && !probe.ways.is_empty())
+        );
     }
 
     #[test]
     fn a_tracepoint_with_other_arguments_is_refused_before_it_is_loaded() {
         let mut facts = Facts::read(Path::new("/nonexistent"));
         facts.btf_error = None;
-        facts.tracepoints.insert("mark_victim".into(), vec![Param::Int]);
+        facts
+            .tracepoints
+            .insert("mark_victim".into(), vec![Param::Int]);
         assert!(check(&facts, Hook::Btf("mark_victim", &[Shape::Int])).is_ok());
-        assert!(check(&facts, Hook::Btf("mark_victim", &[Shape::Struct("task_struct")])).is_err());
-        assert!(check(&facts, Hook::Btf("nothing", &[])).unwrap_err().contains("no BTF tracepoint nothing"));
+        assert!(
+            check(
+                &facts,
+                Hook::Btf("mark_victim", &[Shape::Struct("task_struct")])
+            )
+            .is_err()
+        );
+        assert!(
+            check(&facts, Hook::Btf("nothing", &[]))
+                .unwrap_err()
+                .contains("no BTF tracepoint nothing")
+        );
     }
 
     #[test]
     fn without_btf_the_reason_is_the_missing_btf() {
         let facts = Facts::read(Path::new("/nonexistent"));
-        assert!(check(&facts, Hook::Fentry("out_of_memory")).unwrap_err().contains("no BTF"));
-        assert!(check(&facts, Hook::Record("oom", "mark_victim")).unwrap_err().contains("tracefs"));
+        assert!(
+            check(&facts, Hook::Fentry("out_of_memory"))
+                .unwrap_err()
+                .contains("no BTF")
+        );
+        assert!(
+            check(&facts, Hook::Record("oom", "mark_victim"))
+                .unwrap_err()
+                .contains("tracefs")
+        );
     }
 }

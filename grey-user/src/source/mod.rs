@@ -1,1 +1,378 @@
-//! Where figures come from: rings, counters, files.
+//! Where events come from: rings, counters and files become [`Event`]s. No output and no waiting here; the loop in
+//! `watch` says when.
+
+mod build;
+mod health;
+mod processes;
+mod records;
+mod scan;
+
+use std::collections::{HashMap, HashSet};
+
+use grey_common::{CgroupCounters, LossCount};
+use grey_core::event::{Body, Cgroup, Event, SCHEMA};
+use grey_core::glob::CgroupFilter;
+use grey_core::time::Timestamp;
+use grey_core::tree::Tree;
+
+use crate::doctor::ProbeStatus;
+use crate::host::{CgroupFiles, CgroupFs, EventWatches, Host, OwnCost, ProcFs};
+use crate::probe::Kernel;
+
+/// What the observer tells.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// A line of the stream.
+    Event(Box<Event>),
+    /// The cgroup at this path is gone.
+    Gone(String),
+}
+
+/// How to observe.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Which cgroups to tell of.
+    pub filter: CgroupFilter,
+    /// Whether to tell of processes too.
+    pub processes: bool,
+    /// Ticks after which a cgroup nobody saw active is read again.
+    pub slow_ticks: u64,
+}
+
+/// One cgroup as the observer knows it.
+struct Known {
+    cgroup: Cgroup,
+    wanted: bool,
+    files: Option<CgroupFiles>,
+    /// Tick of the last reading.
+    read_at: u64,
+    /// Tick of the last reading of its limits.
+    limits_at: Option<u64>,
+    /// Counters of its slot when last read.
+    counted: CgroupCounters,
+    /// pgmajfault at the first reading, if the cgroup is older than the probes.
+    major_base: Option<u64>,
+    minor_shown: u64,
+    /// oom_kill when last read.
+    oom_kills: Option<u64>,
+    /// Virtual size and number of its own processes.
+    own_virtual: u64,
+    own_processes: u64,
+    /// The same with its descendants'; signed, since parts arrive one by one.
+    all_virtual: i64,
+    all_processes: i64,
+    processes_known: bool,
+}
+
+/// What the attached probes cover.
+#[derive(Clone, Copy, Debug, Default)]
+struct Coverage {
+    fault_user: bool,
+    fault_kernel: bool,
+    mmap: bool,
+    munmap: bool,
+    mremap: bool,
+    brk: bool,
+    madvise: bool,
+    direct: bool,
+    memcg: bool,
+    kswapd: bool,
+    oom: bool,
+    lifecycle: bool,
+    exits: bool,
+}
+
+impl Coverage {
+    fn of(kernel: Option<&Kernel>) -> Coverage {
+        let has = |probe: &str| kernel.is_some_and(|kernel| kernel.has(probe));
+        Coverage {
+            fault_user: has("fault_user"),
+            fault_kernel: has("fault_kernel"),
+            mmap: has("vm_mmap"),
+            munmap: has("vm_munmap"),
+            mremap: has("vm_mremap"),
+            brk: has("vm_brk"),
+            madvise: has("vm_madvise"),
+            direct: has("reclaim_direct"),
+            memcg: has("reclaim_memcg"),
+            kswapd: has("reclaim_kswapd"),
+            oom: has("oom_victim"),
+            lifecycle: has("cgroup_lifecycle"),
+            exits: has("process_lifecycle"),
+        }
+    }
+}
+
+/// Everything known of the machine's cgroups, and the sources it is known from.
+pub struct Observer {
+    host: Host,
+    fs: CgroupFs,
+    kernel: Option<Kernel>,
+    probes: Vec<ProbeStatus>,
+    coverage: Coverage,
+    options: Options,
+    tree: Tree,
+    known: HashMap<u64, Known>,
+    watches: Option<EventWatches>,
+    procs: Option<ProcFs>,
+    /// Cgroups to be read at the next tick for another reason than their counters.
+    touched: HashSet<u64>,
+    /// Victims of late, so that threads of one process do not make several events.
+    victims: Vec<(u32, u64)>,
+    /// Processes that grew of late, by tick.
+    grown: HashMap<u32, u64>,
+    /// Kernel time of a process's last growth: two threads may report one crossing.
+    last_growth: HashMap<u32, u64>,
+    tick: u64,
+    seq: u64,
+    host_name: String,
+    boot_id: Option<String>,
+    read: HashMap<&'static str, u64>,
+    rejected: u64,
+    losses: Vec<LossCount>,
+    lost_last_tick: bool,
+    last_cost: Option<(Timestamp, OwnCost)>,
+    active: Vec<(u64, u32)>,
+    buf: Vec<u8>,
+    /// Errors of single readings since the start; the last one is logged.
+    read_errors: u64,
+}
+
+impl Observer {
+    /// Puts the sources together; nothing is read yet.
+    #[must_use]
+    pub fn new(
+        host: Host,
+        fs: CgroupFs,
+        kernel: Option<Kernel>,
+        probes: Vec<ProbeStatus>,
+        options: Options,
+    ) -> Self {
+        let trim = |path: &str| host.text(path).ok().map(|text| text.trim().to_owned());
+        let host_name = trim("/proc/sys/kernel/hostname").unwrap_or_default();
+        let boot_id = trim("/proc/sys/kernel/random/boot_id");
+        let watches = if fs.has_memory() {
+            EventWatches::new()
+                .map_err(|error| tracing::warn!("{error}"))
+                .ok()
+        } else {
+            None
+        };
+        let procs = ProcFs::open(&host)
+            .map_err(|error| tracing::warn!("{error}"))
+            .ok();
+        Observer {
+            coverage: Coverage::of(kernel.as_ref()),
+            host,
+            fs,
+            kernel,
+            probes,
+            options,
+            tree: Tree::new(),
+            known: HashMap::new(),
+            watches,
+            procs,
+            touched: HashSet::new(),
+            victims: Vec::new(),
+            grown: HashMap::new(),
+            last_growth: HashMap::new(),
+            tick: 0,
+            seq: 0,
+            host_name,
+            boot_id,
+            read: HashMap::new(),
+            rejected: 0,
+            losses: Vec::new(),
+            lost_last_tick: false,
+            last_cost: None,
+            active: Vec::new(),
+            buf: Vec::new(),
+            read_errors: 0,
+        }
+    }
+
+    /// The attached kernel side, to wait on its rings.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref()
+    }
+
+    /// The memory.events notifications, to wait on.
+    #[must_use]
+    pub fn watches(&self) -> Option<&EventWatches> {
+        self.watches.as_ref()
+    }
+
+    /// The v2 tree.
+    #[must_use]
+    pub fn cgroups(&self) -> &CgroupFs {
+        &self.fs
+    }
+
+    /// Every cgroup that exists now, wanted or not.
+    pub fn identities(&self) -> impl Iterator<Item = &Cgroup> {
+        self.known.values().map(|known| &known.cgroup)
+    }
+
+    /// Paths of the wanted cgroups that exist now.
+    pub fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.known
+            .values()
+            .filter(|known| known.wanted)
+            .map(|known| known.cgroup.path.as_str())
+    }
+
+    /// One tick: what changed since the last one, as samples. `now` is the wall clock.
+    pub fn tick(&mut self, now: Timestamp, out: &mut Vec<Notice>) {
+        if self.tick == 0 || self.tick.is_multiple_of(self.scan_every()) {
+            self.scan(out);
+        }
+        self.drain(out);
+        self.update_losses();
+        let due = self.due();
+        for id in due {
+            self.sample(id, now, out);
+        }
+        let tick = self.tick;
+        self.grown.retain(|_, at| tick < *at + 30);
+        self.last_growth
+            .retain(|pid, _| self.grown.contains_key(pid));
+        self.tick += 1;
+    }
+
+    fn scan_every(&self) -> u64 {
+        // With the lifecycle events a walk only makes sure.
+        if self.coverage.lifecycle {
+            self.options.slow_ticks.max(1) * 10
+        } else {
+            self.options.slow_ticks.max(1)
+        }
+    }
+
+    /// Moves the counters of active cgroups into the tree and names the cgroups to be read, each once.
+    fn due(&mut self) -> Vec<u64> {
+        let mut due: HashSet<u64> = std::mem::take(&mut self.touched);
+        let mut active = std::mem::take(&mut self.active);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.counters.take_active(&mut active);
+        }
+        for (id, slot) in &active {
+            self.count(*id, *slot);
+            // What a cgroup did shows in its ancestors' figures as well.
+            due.extend(self.tree.ancestors(*id));
+        }
+        self.active = active;
+        let slow = self.options.slow_ticks.max(1);
+        let all = self.tick == 0 || !self.coverage.fault_user;
+        for (id, known) in &self.known {
+            // Spread over the ticks by id, so that they do not come all at once.
+            if all
+                || self.tick >= known.read_at + slow
+                || (known.read_at + slow / 2 < self.tick && (id + self.tick).is_multiple_of(slow))
+            {
+                due.insert(*id);
+            }
+        }
+        let mut due: Vec<u64> = due
+            .into_iter()
+            .filter(|id| self.known.get(id).is_some_and(|known| known.wanted))
+            .collect();
+        // Parents before children, and the same order each time.
+        due.sort_unstable_by(|a, b| self.known[a].cgroup.path.cmp(&self.known[b].cgroup.path));
+        due
+    }
+
+    /// Adds what the slot counted since the last look to the tree.
+    fn count(&mut self, id: u64, slot: u32) {
+        let Some(kernel) = &self.kernel else { return };
+        let now = match kernel.counters.read(slot) {
+            Ok(now) => now,
+            Err(error) => {
+                self.read_errors += 1;
+                tracing::warn!("counters of cgroup {id}: {error}");
+                return;
+            }
+        };
+        if !self.known.contains_key(&id) {
+            // Its making was not told (a lost record, a namespace): ask the file system.
+            match self.fs.lookup(id) {
+                Some(path) => self.learn(id, &path, false),
+                None => return,
+            }
+        }
+        let Some(known) = self.known.get_mut(&id) else {
+            return;
+        };
+        let delta = grey_core::tree::counter_delta(&now, &known.counted);
+        known.counted = now;
+        self.tree.add(id, &delta);
+    }
+
+    /// Makes a line of the stream.
+    fn emit(&mut self, body: Body, ts: Timestamp, cgroup: Option<Cgroup>, out: &mut Vec<Notice>) {
+        let event = Event {
+            schema: SCHEMA.to_owned(),
+            ts,
+            seq: self.seq,
+            host: self.host_name.clone(),
+            boot_id: self.boot_id.clone(),
+            cgroup,
+            lossy: self.lost_last_tick,
+            body,
+        };
+        self.seq += 1;
+        out.push(Notice::Event(Box::new(event)));
+    }
+
+    /// Identity of a cgroup for an event; one that is not known (any more) has its id alone.
+    fn identity(&self, id: Option<u64>) -> Option<Cgroup> {
+        let id = id?;
+        if let Some(known) = self.known.get(&id) {
+            return Some(known.cgroup.clone());
+        }
+        let path = self
+            .tree
+            .path(id)
+            .map(str::to_owned)
+            .or_else(|| self.fs.lookup(id))?;
+        Some(grey_core::identity::identify(&path).cgroup(id, &path))
+    }
+
+    fn is_wanted(&self, cgroup: Option<&Cgroup>) -> bool {
+        cgroup.is_none_or(|cgroup| self.options.filter.matches(&cgroup.path, &cgroup.name))
+    }
+}
+
+/// Wall clock of a kernel time stamp (`CLOCK_MONOTONIC`).
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    offset_us: i64,
+}
+
+impl Clock {
+    /// The offset as it is now; wall clocks are stepped, so it is taken anew for each batch.
+    #[must_use]
+    pub fn now() -> Clock {
+        use rustix::time::{ClockId, clock_gettime};
+        let micros = |id| {
+            let time = clock_gettime(id);
+            time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+        };
+        Clock {
+            offset_us: micros(ClockId::Realtime) - micros(ClockId::Monotonic),
+        }
+    }
+
+    /// The wall clock at `ktime_ns`.
+    #[must_use]
+    pub fn at(self, ktime_ns: u64) -> Timestamp {
+        Timestamp(self.offset_us.saturating_add_unsigned(ktime_ns / 1000))
+    }
+
+    /// The wall clock now.
+    #[must_use]
+    pub fn wall() -> Timestamp {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        Timestamp(time.tv_sec * 1_000_000 + time.tv_nsec / 1000)
+    }
+}

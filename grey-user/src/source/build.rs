@@ -1,0 +1,199 @@
+//! One cgroup's counters and files become a `sample`.
+
+use grey_common::CgroupCounters;
+use grey_core::event::{Body, Faults, Oom, Reclaim, Sample, Vm};
+use grey_core::time::Timestamp;
+
+use super::{Coverage, Known, Notice, Observer};
+use crate::host::Reading;
+
+impl Observer {
+    /// Reads a cgroup's files and tells what they and the counters say.
+    pub(super) fn sample(&mut self, id: u64, now: Timestamp, out: &mut Vec<Notice>) {
+        let reading = match self.reading(id) {
+            Some(Ok(reading)) => Some(reading),
+            // Removed; the record or the next walk cleans up.
+            Some(Err(())) => return,
+            None => None,
+        };
+        self.count_processes(id, now, out);
+        let Some(known) = self.known.get_mut(&id) else {
+            return;
+        };
+        known.read_at = self.tick;
+        let totals = self.tree.totals(id).copied().unwrap_or_default();
+        let coverage = self.coverage;
+        let probed = self.kernel.is_some();
+        let major = reading.as_ref().and_then(|reading| reading.pgmajfault);
+        let sample = Sample {
+            faults: faults(&totals, coverage, known, major).filter(|_| probed || major.is_some()),
+            vm: vm(&totals, coverage, known),
+            reclaim: reclaim(
+                &totals,
+                coverage,
+                known,
+                reading.as_ref().and_then(|reading| reading.refault),
+            ),
+            psi: reading.as_ref().and_then(|reading| reading.psi.clone()),
+            events: reading.as_ref().and_then(|reading| reading.events.clone()),
+            processes: known
+                .processes_known
+                .then_some(known.all_processes.max(0) as u64),
+            mem: reading
+                .as_ref()
+                .map(|reading| reading.mem.clone())
+                .unwrap_or_default(),
+        };
+        let cgroup = known.cgroup.clone();
+        // Where no probe tells of OOM kills, the count of the cgroup itself does.
+        let kills = sample.events.as_ref().map(|events| events.oom_kill_total);
+        let before = known.oom_kills;
+        known.oom_kills = kills.or(before);
+        if let (Some(now_kills), Some(before)) = (kills, before)
+            && now_kills > before
+            && !coverage.oom
+            && !self.child_told(id, now_kills - before)
+        {
+            let body = Body::Oom {
+                oom: Oom {
+                    victim: None,
+                    trigger: None,
+                    constraint: None,
+                    limit_cgroup: None,
+                    kills: now_kills - before,
+                },
+            };
+            self.emit(body, now, Some(cgroup.clone()), out);
+        }
+        self.emit(Body::Sample(Box::new(sample)), now, Some(cgroup), out);
+    }
+
+    /// memory.events counts a kill in every ancestor too; it is told once, for the lowest cgroup that has it.
+    fn child_told(&mut self, id: u64, kills: u64) -> bool {
+        let children: Vec<u64> = self.tree.children(id).collect();
+        let mut below = 0;
+        for child in children {
+            let Some(known) = self.known.get_mut(&child) else {
+                continue;
+            };
+            let Some(files) = &mut known.files else {
+                continue;
+            };
+            let Ok(reading) = files.read(&mut self.buf) else {
+                continue;
+            };
+            let now = reading.events.map_or(0, |events| events.oom_kill_total);
+            below += now.saturating_sub(known.oom_kills.unwrap_or(now));
+            self.touched.insert(child);
+        }
+        below >= kills
+    }
+
+    /// `None`: there are no files to read. `Some(Err)`: the cgroup is gone.
+    fn reading(&mut self, id: u64) -> Option<Result<Reading, ()>> {
+        let slow = self.options.slow_ticks.max(1);
+        let known = self.known.get_mut(&id)?;
+        if known.cgroup.path == "/" {
+            let reading = match &mut known.files {
+                Some(files) => Reading::of_root(&self.host, files, &mut self.buf),
+                None => Reading::of_machine(&self.host),
+            };
+            return match reading {
+                Ok(reading) => Some(Ok(reading)),
+                Err(error) => {
+                    self.read_errors += 1;
+                    tracing::debug!("{error}");
+                    None
+                }
+            };
+        }
+        let files = known.files.as_mut()?;
+        // Limits change seldom: on the first reading and then at the slow pace.
+        if known.limits_at.is_none_or(|at| self.tick >= at + slow) {
+            known.limits_at = Some(self.tick);
+            if files.read_limits(&mut self.buf).is_err() {
+                return Some(Err(()));
+            }
+        }
+        match files.read(&mut self.buf) {
+            Ok(reading) => {
+                if reading.errors > 0 {
+                    self.read_errors += u64::from(reading.errors);
+                    if let Some(error) = files.last_error() {
+                        tracing::debug!("{error}");
+                    }
+                }
+                Some(Ok(reading))
+            }
+            Err(_) => Some(Err(())),
+        }
+    }
+}
+
+fn faults(
+    totals: &CgroupCounters,
+    coverage: Coverage,
+    known: &mut Known,
+    major: Option<u64>,
+) -> Option<Faults> {
+    let user = totals.fault_user_read + totals.fault_user_write + totals.fault_user_exec;
+    let minor = (coverage.fault_user && coverage.fault_kernel).then(|| {
+        let all = user + totals.fault_kernel;
+        let major = major.map_or(0, |major| {
+            major.saturating_sub(*known.major_base.get_or_insert(major))
+        });
+        // The two are read one after the other, so the difference may step back by what came in between.
+        known.minor_shown = known.minor_shown.max(all.saturating_sub(major));
+        known.minor_shown
+    });
+    let faults = Faults {
+        minor_total: minor,
+        major_total: major,
+        user_read_total: coverage.fault_user.then_some(totals.fault_user_read),
+        user_write_total: coverage.fault_user.then_some(totals.fault_user_write),
+        user_exec_total: coverage.fault_user.then_some(totals.fault_user_exec),
+        kernel_total: coverage.fault_kernel.then_some(totals.fault_kernel),
+    };
+    (faults != Faults::default()).then_some(faults)
+}
+
+fn vm(totals: &CgroupCounters, coverage: Coverage, known: &Known) -> Option<Vm> {
+    let moves = coverage.mremap && coverage.brk;
+    let vm = Vm {
+        mapped_total: (coverage.mmap && moves)
+            .then_some(totals.mmap_bytes + totals.mremap_grown_bytes + totals.brk_grown_bytes),
+        unmapped_total: (coverage.munmap && moves)
+            .then_some(totals.munmap_bytes + totals.mremap_shrunk_bytes + totals.brk_shrunk_bytes),
+        released_total: coverage.madvise.then_some(totals.madvise_bytes),
+        map_calls_total: (coverage.mmap && moves)
+            .then_some(totals.mmap_calls + totals.mremap_calls + totals.brk_calls),
+        unmap_calls_total: coverage.munmap.then_some(totals.munmap_calls),
+        release_calls_total: coverage.madvise.then_some(totals.madvise_calls),
+        r#virtual: known
+            .processes_known
+            .then_some(known.all_virtual.max(0) as u64),
+    };
+    (vm != Vm::default()).then_some(vm)
+}
+
+fn reclaim(
+    totals: &CgroupCounters,
+    coverage: Coverage,
+    known: &Known,
+    refault: Option<u64>,
+) -> Option<Reclaim> {
+    let both = coverage.direct && coverage.memcg;
+    let any = coverage.direct || coverage.memcg;
+    let reclaim = Reclaim {
+        stall_us_total: both.then_some((totals.direct_ns + totals.memcg_ns) / 1000),
+        pages_total: both.then_some(totals.direct_pages + totals.memcg_pages),
+        direct_us_total: coverage.direct.then_some(totals.direct_ns / 1000),
+        memcg_us_total: coverage.memcg.then_some(totals.memcg_ns / 1000),
+        kswapd_us_total: (coverage.kswapd && known.cgroup.path == "/")
+            .then_some(totals.kswapd_ns / 1000),
+        own_pages_total: any.then_some(totals.own_pages),
+        own_us_total: any.then_some(totals.own_ns / 1000),
+        refault_total: refault,
+    };
+    (reclaim != Reclaim::default()).then_some(reclaim)
+}

@@ -1,0 +1,195 @@
+//! Upkeep of what is known: cgroups appear, move and go, by record and by walk.
+
+use std::collections::HashSet;
+
+use grey_common::CgroupCounters;
+use grey_core::identity::identify;
+
+use super::{Known, Notice, Observer};
+use crate::host::CgroupFiles;
+
+impl Observer {
+    /// Walks the tree: whatever no record told of is found here.
+    pub(super) fn scan(&mut self, out: &mut Vec<Notice>) {
+        let walk = match self.fs.walk() {
+            Ok(walk) => walk,
+            Err(error) => {
+                self.read_errors += 1;
+                tracing::debug!("{error}");
+                return;
+            }
+        };
+        let found: HashSet<u64> = walk.cgroups.iter().map(|entry| entry.id).collect();
+        let gone: Vec<u64> = self
+            .known
+            .keys()
+            .copied()
+            .filter(|id| !found.contains(id))
+            .collect();
+        // A walk may miss what was made meanwhile, so its absence alone is no proof.
+        for id in gone {
+            if self.fs.lookup(id).is_none() {
+                self.forget(id, out);
+            }
+        }
+        for entry in walk.cgroups {
+            let same = self
+                .known
+                .get(&entry.id)
+                .is_some_and(|known| known.cgroup.path == entry.path);
+            if !same {
+                self.learn(entry.id, &entry.path, true);
+            }
+        }
+        if let Some(kernel) = &mut self.kernel {
+            // Slots whose cgroup went without a record.
+            let stale: Vec<u64> = kernel
+                .counters
+                .cgroups()
+                .filter(|id| !self.known.contains_key(id))
+                .collect();
+            for id in stale {
+                if self.fs.lookup(id).is_none() {
+                    self.release(id);
+                }
+            }
+        }
+        if !self.coverage.exits {
+            self.sweep_processes();
+        }
+    }
+
+    /// Takes up a cgroup, or its new path. `seen` is true when the directory was seen just now.
+    pub(super) fn learn(&mut self, id: u64, path: &str, seen: bool) {
+        if seen {
+            self.tree.confirm(id, path);
+        } else {
+            self.tree.insert(id, path);
+        }
+        if self.tree.path(id) != Some(path) {
+            // A late record about a cgroup that is gone by now.
+            return;
+        }
+        let cgroup = identify(path).cgroup(id, path);
+        let wanted = self.options.filter.matches(path, &cgroup.name);
+        if let Some(known) = self.known.get_mut(&id) {
+            known.cgroup = cgroup;
+            known.wanted = wanted;
+            return;
+        }
+        self.known.insert(
+            id,
+            Known {
+                cgroup,
+                wanted,
+                files: None,
+                read_at: self.tick,
+                limits_at: None,
+                counted: CgroupCounters::default(),
+                // A cgroup made after the first tick began with the probes attached.
+                major_base: (self.tick > 0).then_some(0),
+                minor_shown: 0,
+                oom_kills: (self.tick > 0).then_some(0),
+                own_virtual: 0,
+                own_processes: 0,
+                all_virtual: 0,
+                all_processes: 0,
+                processes_known: false,
+            },
+        );
+        if wanted {
+            self.open(id);
+            if self.tick > 0 {
+                self.touched.insert(id);
+            }
+        }
+    }
+
+    /// Opens a cgroup's directory and watches its memory.events.
+    fn open(&mut self, id: u64) {
+        if !self.fs.has_memory() {
+            return;
+        }
+        let Some(known) = self.known.get_mut(&id) else {
+            return;
+        };
+        match CgroupFiles::open(&self.fs, id, &known.cgroup.path) {
+            Ok(Some(files)) => {
+                if let Some(watches) = &mut self.watches
+                    && let Err(error) = watches.add(&files)
+                {
+                    tracing::debug!("{error}");
+                }
+                known.files = Some(files);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.read_errors += 1;
+                tracing::debug!("{error}");
+            }
+        }
+    }
+
+    /// A cgroup is gone: everything that was kept for it goes too.
+    pub(super) fn forget(&mut self, id: u64, out: &mut Vec<Notice>) {
+        self.settle_processes(id);
+        self.release(id);
+        let path = self.tree.remove(id);
+        if let Some(watches) = &mut self.watches {
+            watches.remove(id);
+        }
+        self.touched.remove(&id);
+        if self.known.remove(&id).is_some()
+            && let Some(path) = path
+        {
+            out.push(Notice::Gone(path.to_string()));
+        }
+    }
+
+    /// Frees the slot; what it counted last stays in the totals of what is above.
+    fn release(&mut self, id: u64) {
+        let Some(kernel) = &mut self.kernel else {
+            return;
+        };
+        match kernel.counters.release(id) {
+            Ok(Some(last)) => {
+                let counted = self
+                    .known
+                    .get(&id)
+                    .map_or_else(CgroupCounters::default, |known| known.counted);
+                self.tree
+                    .add(id, &grey_core::tree::counter_delta(&last, &counted));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.read_errors += 1;
+                tracing::warn!("slot of removed cgroup {id}: {error}");
+            }
+        }
+    }
+
+    /// A cgroup took a new path, and with it everything below.
+    pub(super) fn renamed(&mut self, id: u64, path: &str, out: &mut Vec<Notice>) {
+        let Some(old) = self.known.get(&id).map(|known| known.cgroup.path.clone()) else {
+            self.learn(id, path, false);
+            return;
+        };
+        self.tree.rename(id, path);
+        let prefix = format!("{old}/");
+        let moved: Vec<u64> = self
+            .known
+            .iter()
+            .filter(|(at, known)| **at == id || known.cgroup.path.starts_with(&prefix))
+            .map(|(at, _)| *at)
+            .collect();
+        for at in moved {
+            let Some(new) = self.tree.path(at).map(str::to_owned) else {
+                continue;
+            };
+            if let Some(known) = self.known.get(&at) {
+                out.push(Notice::Gone(known.cgroup.path.clone()));
+            }
+            self.learn(at, &new, true);
+        }
+    }
+}

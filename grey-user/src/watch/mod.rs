@@ -1,0 +1,253 @@
+//! `watch`: sets the sources up, then waits for whatever comes first (a ring, a notification, the tick, a key, a
+//! signal) and hands what it means to the view.
+
+pub(crate) mod machine;
+mod view;
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use crossterm::event::EventStream;
+use futures_util::StreamExt as _;
+use grey_core::event::{Pressure, PressureLevel};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::cli::{Exit, Failure, WatchArgs};
+use crate::host::{self, psi};
+use crate::source::{Clock, Observer};
+use crate::ui::Outcome;
+use view::View;
+
+/// PSI triggers at the start, beside the machine's: cgroups asked for by name.
+const MOST_TRIGGERS: usize = 64;
+/// A tenth of a second stalled within one second.
+const TRIGGER_US: (u64, u64) = (100_000, 1_000_000);
+/// Ticks between two `health` lines.
+const HEALTH_TICKS: u64 = 30;
+
+/// Runs `watch` to its end.
+pub fn run(args: &WatchArgs) -> Result<Exit, Failure> {
+    let mut view = View::new(args)?;
+    let observer = machine::observer(args)?;
+    view.begin();
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))?
+        .block_on(watch(args, observer, &mut view))
+}
+
+/// One PSI trigger and what it is on.
+struct PressureSource {
+    fd: AsyncFd<OwnedFd>,
+    path: String,
+    pressure: Pressure,
+}
+
+async fn watch(args: &WatchArgs, mut observer: Observer, view: &mut View) -> Result<Exit, Failure> {
+    let wait = |error: io::Error| Failure::failed(format!("cannot wait for events: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(wait)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(wait)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(wait)?;
+    let rings = match observer.rings() {
+        Some([rare, growth]) => Some([
+            waitable(rare).map_err(wait)?,
+            waitable(growth).map_err(wait)?,
+        ]),
+        None => None,
+    };
+    let notifications = match observer.watches() {
+        Some(watches) => Some(waitable(watches.as_fd()).map_err(wait)?),
+        None => None,
+    };
+    let mut out = Vec::new();
+    // The first look comes at once; it also finds the cgroups that --cgroup names.
+    observer.tick(Clock::wall(), &mut out);
+    machine::check_filter(args, &observer)?;
+    observer.health(Clock::wall(), &mut out);
+    if !view.show(&mut out)? || args.once {
+        view.tick(true)?;
+        return view.finish();
+    }
+    view.tick(false)?;
+    let mut pressures = pressure_sources(args, &observer);
+    let mut ticker = tokio::time::interval_at(Instant::now() + args.interval, args.interval);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let end = args.duration.map(|duration| Instant::now() + duration);
+    let mut keys = view.wants_keys().then(EventStream::new);
+    let mut ticks: u64 = 1;
+    loop {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => break,
+            () = sleep_until(end) => break,
+            () = readable(rings.as_ref().map(|rings| &rings[0])) => observer.drain(&mut out),
+            () = readable(rings.as_ref().map(|rings| &rings[1])) => observer.drain(&mut out),
+            () = readable(notifications.as_ref()) => observer.notified(Clock::wall(), &mut out),
+            fired = pressure(&mut pressures) => if let Some((path, pressure)) = fired {
+                observer.pressure(&path, pressure, Clock::wall(), &mut out);
+            },
+            _ = ticker.tick() => {
+                observer.tick(Clock::wall(), &mut out);
+                if ticks.is_multiple_of(HEALTH_TICKS) {
+                    observer.health(Clock::wall(), &mut out);
+                }
+                ticks += 1;
+                if !view.show(&mut out)? {
+                    return view.finish();
+                }
+                view.tick(false)?;
+            }
+            key = next_key(&mut keys) => match key {
+                Some(key) => match view.key(key)? {
+                    Outcome::Quit => break,
+                    Outcome::Continue | Outcome::Redraw => {}
+                },
+                // The terminal is gone.
+                None => break,
+            },
+        }
+        if !view.show(&mut out)? {
+            return view.finish();
+        }
+    }
+    observer.drain(&mut out);
+    observer.health(Clock::wall(), &mut out);
+    view.show(&mut out)?;
+    view.finish()
+}
+
+fn waitable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    register(fd.try_clone_to_owned()?, Interest::READABLE)
+}
+
+fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps the same open descriptor until the AsyncFd is dropped.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+}
+
+/// Waits for a descriptor; for ever where there is none. The caller reads it empty.
+async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
+    let Some(fd) = fd else {
+        return std::future::pending().await;
+    };
+    match fd.readable().await {
+        // Cleared before the reading: what comes meanwhile makes it ready again.
+        Ok(mut guard) => guard.clear_ready(),
+        Err(error) => {
+            tracing::warn!("descriptor {}: {error}", fd.as_raw_fd());
+            std::future::pending().await
+        }
+    }
+}
+
+async fn sleep_until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_key(keys: &mut Option<EventStream>) -> Option<crossterm::event::Event> {
+    match keys {
+        Some(keys) => keys.next().await.and_then(Result::ok),
+        None => std::future::pending().await,
+    }
+}
+
+/// Triggers on the machine and on the cgroups that were asked for by name. One that the kernel refuses is no loss of
+/// figures, only of promptness.
+fn pressure_sources(args: &WatchArgs, observer: &Observer) -> Vec<PressureSource> {
+    let (threshold_us, window_us) = TRIGGER_US;
+    let level = PressureLevel::Some;
+    let mut triggers = Vec::new();
+    match psi::machine_trigger(
+        &host::Host::live(),
+        observer.cgroups(),
+        level,
+        threshold_us,
+        window_us,
+    ) {
+        Ok(trigger) => triggers.push(("/".to_owned(), trigger)),
+        Err(error) => tracing::debug!("{error}"),
+    }
+    if !args.cgroup.is_empty() {
+        for path in observer
+            .wanted()
+            .filter(|path| *path != "/")
+            .take(MOST_TRIGGERS)
+        {
+            match psi::cgroup_trigger(observer.cgroups(), path, level, threshold_us, window_us) {
+                Ok(trigger) => triggers.push((path.to_owned(), trigger)),
+                Err(error) => tracing::debug!("{error}"),
+            }
+        }
+    }
+    triggers
+        .into_iter()
+        .filter_map(|(path, trigger)| {
+            let pressure = Pressure {
+                level,
+                threshold_us,
+                window_us: trigger.window_us,
+                avg10: None,
+            };
+            match register(trigger.into_fd(), Interest::PRIORITY) {
+                Ok(fd) => Some(PressureSource { fd, path, pressure }),
+                Err(error) => {
+                    tracing::debug!("pressure trigger on {path}: {error}");
+                    None
+                }
+            }
+        })
+        .collect()
+}
+
+/// Waits for the first trigger that fires. One whose cgroup is gone leaves the list.
+async fn pressure(sources: &mut Vec<PressureSource>) -> Option<(String, Pressure)> {
+    if sources.is_empty() {
+        return std::future::pending().await;
+    }
+    let (at, gone) = {
+        let waits = sources.iter().map(|source| {
+            Box::pin(async {
+                match source.fd.ready(Interest::PRIORITY | Interest::ERROR).await {
+                    Ok(mut guard) => {
+                        let gone = guard.ready().is_error();
+                        guard.clear_ready();
+                        gone
+                    }
+                    Err(_) => true,
+                }
+            })
+        });
+        let (gone, at, _) = futures_util::future::select_all(waits).await;
+        (at, gone)
+    };
+    // A trigger that fires has both bits set on some kernels; its file tells whether the cgroup is still there.
+    let avg10 = avg10(&sources[at].fd);
+    if gone && avg10.is_none() {
+        sources.swap_remove(at);
+        return None;
+    }
+    let source = &sources[at];
+    Some((
+        source.path.clone(),
+        Pressure {
+            avg10,
+            ..source.pressure.clone()
+        },
+    ))
+}
+
+fn avg10(fd: &AsyncFd<OwnedFd>) -> Option<f64> {
+    let mut buffer = [0u8; 512];
+    let length = rustix::io::pread(fd.get_ref(), &mut buffer[..], 0).ok()?;
+    let file = psi::PsiFile::parse(std::str::from_utf8(&buffer[..length]).ok()?)?;
+    Some(file.some.avg10)
+}
