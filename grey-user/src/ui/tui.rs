@@ -107,7 +107,14 @@ fn restore() {
         return;
     }
     // Nothing can be done about a terminal that is gone.
-    let _ = execute!(io::stdout(), terminal::LeaveAlternateScreen, cursor::Show);
+    let _ = execute!(
+        io::stdout(),
+        // tmux would take lines of a screen that has grown over to the shell's.
+        terminal::Clear(terminal::ClearType::All),
+        cursor::MoveTo(0, 0),
+        terminal::LeaveAlternateScreen,
+        cursor::Show
+    );
     let _ = terminal::disable_raw_mode();
 }
 
