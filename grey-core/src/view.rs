@@ -158,12 +158,13 @@ impl Model {
         self.cgroups.is_empty()
     }
 
-    /// Whether any cgroup has a figure of the memory controller.
+    /// Whether any cgroup below the root has a figure of the memory controller; the root's come from elsewhere.
     #[must_use]
     pub fn has_memory(&self) -> bool {
-        self.cgroups
-            .values()
-            .any(|entry| entry.sample().mem.current.is_some() || entry.sample().mem.anon.is_some())
+        self.entries().any(|entry| {
+            let mem = &entry.sample().mem;
+            entry.path() != "/" && (mem.current.is_some() || mem.anon.is_some())
+        })
     }
 
     /// How long ago the cgroup's last sample was taken, by the events' own time.

@@ -111,7 +111,11 @@ impl Alert {
             Body::Growth { growth } => (
                 AlertKind::Growth,
                 Severity::Info,
-                format!("{:?} {}", growth.scope, growth.comm),
+                match growth.scope {
+                    GrowthScope::Process => format!("process {}", growth.comm),
+                    // Who crossed the line is another one each time.
+                    GrowthScope::Cgroup => "cgroup".to_owned(),
+                },
                 growth_text(growth),
             ),
         };

@@ -7,6 +7,7 @@ use crate::time::Timestamp;
 
 const MAX_PROCESSES: usize = 1024;
 const FORGET_US: u64 = 300_000_000;
+const REUSED_US: u64 = 30_000_000;
 
 /// A process that grows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,7 +58,7 @@ impl Processes {
         ts: Timestamp,
         elapsed_us: u64,
     ) {
-        let known = self.known(process.pid, &process.comm, cgroup, elapsed_us);
+        let known = self.known(process.pid, &process.comm, cgroup, elapsed_us, true);
         // RSS stands in where the kernel does not tell its parts.
         let held = match process.anon {
             Some(anon) => Some(anon.saturating_add(process.swap.unwrap_or(0))),
@@ -79,7 +80,7 @@ impl Processes {
     }
 
     pub(super) fn growth(&mut self, growth: &Growth, cgroup: Option<&str>, elapsed_us: u64) {
-        let known = self.known(growth.pid, &growth.comm, cgroup, elapsed_us);
+        let known = self.known(growth.pid, &growth.comm, cgroup, elapsed_us, false);
         known.rss = growth.rss.or(known.rss);
         known.r#virtual = growth.r#virtual.or(known.r#virtual);
         // A cgroup's growth is not that of the process that crossed the line; where it is polled, the samples
@@ -126,17 +127,31 @@ impl Processes {
         all
     }
 
-    fn known(&mut self, pid: u32, comm: &str, cgroup: Option<&str>, elapsed_us: u64) -> &mut Known {
+    fn known(
+        &mut self,
+        pid: u32,
+        comm: &str,
+        cgroup: Option<&str>,
+        elapsed_us: u64,
+        sampled: bool,
+    ) -> &mut Known {
         if self.by_pid.len() >= MAX_PROCESSES && !self.by_pid.contains_key(&pid) {
             self.make_room();
         }
         let known = self.by_pid.entry(pid).or_default();
-        if known.comm != comm {
-            // Another program (exec) or another process (the pid was used again): its growth begins anew.
-            *known = Known {
-                comm: comm.to_owned(),
-                ..Known::default()
-            };
+        if known.comm.is_empty() {
+            comm.clone_into(&mut known.comm);
+        } else if known.comm != comm {
+            // Growth is reported under the name of the thread that grew, so another name alone says nothing. A
+            // sample has the process's own: another one is another program (exec), and after silence another
+            // process has the pid.
+            let reused = elapsed_us.saturating_sub(known.heard_us) > REUSED_US;
+            if reused || (sampled && known.sampled.is_some()) {
+                *known = Known::default();
+            }
+            if reused || sampled {
+                comm.clone_into(&mut known.comm);
+            }
         }
         if let Some(cgroup) = cgroup
             && known.cgroup != cgroup

@@ -1,6 +1,6 @@
 //! The lines at the top and the bottom: whose memory this is, how the watch itself fares, and the keys.
 
-use grey_core::units::{format_bytes, format_duration_us};
+use grey_core::units::format_bytes;
 use grey_core::view::{Model, printable};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -73,7 +73,7 @@ fn identity(model: &Model, info: &Info, theme: Theme) -> Words {
         words.push((printable(host).into_owned(), theme.text()));
     }
     let seconds = micros(info.elapsed) / 1_000_000 * 1_000_000;
-    words.push((format!("for {}", format_duration_us(seconds)), theme.dim()));
+    words.push((format!("for {}", figure::interval(seconds)), theme.dim()));
     words.push((
         format!("every {}", figure::interval(micros(info.interval))),
         theme.dim(),
@@ -124,7 +124,7 @@ fn health(model: &Model, theme: Theme) -> Words {
 fn choice(model: &Model, state: &UiState) -> Words {
     let theme = state.theme;
     let mut words = Words::new();
-    if !model.is_empty() && !model.has_memory() {
+    if model.entries().any(|entry| entry.path() != "/") && !model.has_memory() {
         words.push(("no memory controller".to_owned(), theme.warning()));
     }
     if !state.query.filter.is_empty() && !state.typing {

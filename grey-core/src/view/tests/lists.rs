@@ -203,15 +203,25 @@ fn growing_processes_are_ranked_and_fade_when_reports_stop() {
         MIB as f64,
         "no report for 16 s: at most the threshold in that time"
     );
-    model.apply(&event(16_000, "/a", growth(2, "execed", MIB, 1000)));
-    assert_eq!(
+    model.apply(&event(16_000, "/a", growth(2, "a thread", MIB, 1000)));
+    let second = |model: &Model| {
         model
             .growing(9)
             .iter()
             .find(|p| p.pid == 2)
-            .map(|p| p.grown),
-        Some(MIB),
-        "another program"
+            .map(|p| (p.comm.to_owned(), p.grown))
+    };
+    assert_eq!(
+        second(&model),
+        Some(("fast".into(), 17 * MIB)),
+        "threads of one process"
+    );
+    sample(&mut model, 60_000, "/a", anon(0));
+    model.apply(&event(60_000, "/a", growth(2, "new", MIB, 1000)));
+    assert_eq!(
+        second(&model),
+        Some(("new".into(), MIB)),
+        "the pid was used again"
     );
 }
 
