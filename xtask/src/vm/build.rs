@@ -8,19 +8,20 @@ use anyhow::{Context as _, Result, bail};
 use super::initramfs::Programs;
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
-/// Optimized, since the guest is emulated, but without the link-time optimization that makes a release slow to build.
+/// The profile `guest`: optimized, since the guest is emulated, but without the link-time optimization that makes a
+/// release slow to build.
 const PROFILE: [&str; 4] = [
-    r#"profile.vm.inherits="release""#,
-    r#"profile.vm.lto="off""#,
-    "profile.vm.codegen-units=16",
-    "profile.vm.incremental=true",
+    r#"profile.guest.inherits="release""#,
+    r#"profile.guest.lto="off""#,
+    "profile.guest.codegen-units=16",
+    "profile.guest.incremental=true",
 ];
 
 /// The static test binary and the static `grey-ebpf`, built first unless `no_build`.
 pub(crate) fn programs(root: &Path, no_build: bool) -> Result<Programs> {
     if !no_build {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--target", TARGET, "--profile", "vm"]);
+        cargo.args(["build", "--quiet", "--target", TARGET, "--profile", "guest"]);
         cargo
             .args(["-p", "grey-tests", "-p", "grey-user"])
             .current_dir(root);
@@ -33,7 +34,7 @@ pub(crate) fn programs(root: &Path, no_build: bool) -> Result<Programs> {
             );
         }
     }
-    let directory = root.join("target").join(TARGET).join("vm");
+    let directory = root.join("target").join(TARGET).join("guest");
     let programs = Programs {
         tests: directory.join("grey-tests"),
         grey_ebpf: directory.join("grey-ebpf"),

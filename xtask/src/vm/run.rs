@@ -193,6 +193,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(cache: &Path, name: &str) -> Result<Self> {
+        remove_stale(cache);
         let directory = cache.join(format!("run-{}-{name}", std::process::id()));
         fs::create_dir_all(&directory)
             .with_context(|| format!("create {}", directory.display()))?;
@@ -208,6 +209,19 @@ impl Scratch {
             fs::rename(console, &target).context("keep the console")?;
         }
         Ok(target)
+    }
+}
+
+/// Removes what runs that were killed have left.
+fn remove_stale(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix("run-")
+            .and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
