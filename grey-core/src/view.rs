@@ -115,7 +115,8 @@ impl Model {
             }
             Body::Growth { growth } => {
                 let path = event.cgroup.as_ref().map(|cgroup| cgroup.path.as_str());
-                self.processes.growth(growth, path, self.elapsed_us);
+                self.processes
+                    .growth(growth, path, self.elapsed_us, self.tick_us);
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
             Body::Oom { .. } | Body::Stall { .. } | Body::Pressure { .. } => {

@@ -79,7 +79,13 @@ impl Processes {
         known.sampled = Some(ts);
     }
 
-    pub(super) fn growth(&mut self, growth: &Growth, cgroup: Option<&str>, elapsed_us: u64) {
+    pub(super) fn growth(
+        &mut self,
+        growth: &Growth,
+        cgroup: Option<&str>,
+        elapsed_us: u64,
+        tick_us: u64,
+    ) {
         let known = self.known(growth.pid, &growth.comm, cgroup, elapsed_us, false);
         known.rss = growth.rss.or(known.rss);
         known.r#virtual = growth.r#virtual.or(known.r#virtual);
@@ -87,7 +93,16 @@ impl Processes {
         // already hold what this event tells.
         if growth.scope == GrowthScope::Process && known.sampled.is_none() {
             known.grown = known.grown.saturating_add(growth.bytes);
-            known.window = (growth.bytes, growth.since_ms.saturating_mul(1000).max(1000));
+            // A burst of reports is one window: a tick of it says more than the milliseconds of its last part.
+            let since_us = growth.since_ms.saturating_mul(1000);
+            let (bytes, window_us) = known.window;
+            let begun = known.window_end_us.saturating_sub(window_us);
+            let together = elapsed_us.saturating_sub(begun).max(since_us);
+            known.window = if bytes > 0 && together <= tick_us {
+                (bytes.saturating_add(growth.bytes), together)
+            } else {
+                (growth.bytes, since_us)
+            };
             known.window_end_us = elapsed_us;
         }
     }
@@ -183,7 +198,8 @@ impl Known {
         let (bytes, window_us) = self.window;
         let silent = elapsed_us.saturating_sub(self.window_end_us);
         let silent = if silent <= tick_us { 0 } else { silent };
-        let over = window_us.max(silent).max(1);
+        // What grew in less than a tick did so once in that tick.
+        let over = window_us.max(silent).max(tick_us);
         bytes as f64 * 1e6 / over as f64
     }
 }

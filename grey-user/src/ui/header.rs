@@ -78,7 +78,13 @@ fn identity(model: &Model, info: &Info, theme: Theme) -> Words {
         format!("every {}", figure::interval(micros(info.interval))),
         theme.dim(),
     ));
-    words.push((format!("{} cgroups", model.len()), theme.dim()));
+    words.push((
+        match model.len() {
+            1 => "1 cgroup".to_owned(),
+            n => format!("{n} cgroups"),
+        },
+        theme.dim(),
+    ));
     if !info.kernel.is_empty() {
         words.push((printable(&info.kernel).into_owned(), theme.dim()));
     }
@@ -169,7 +175,7 @@ fn memory(buf: &mut Buffer, area: Rect, info: &Info, theme: Theme) {
     if area.width >= 60 {
         let eighths = (share * f64::from(BAR) * 8.0).round() as usize;
         let mut bar = "█".repeat(eighths / 8);
-        if eighths / 8 < usize::from(BAR) {
+        if !eighths.is_multiple_of(8) {
             bar.push_str(EIGHTHS[eighths % 8]);
         }
         let rest = usize::from(BAR).saturating_sub(figure::width(&bar));

@@ -226,6 +226,17 @@ fn growing_processes_are_ranked_and_fade_when_reports_stop() {
 }
 
 #[test]
+fn a_burst_of_growth_counts_once_in_its_tick() {
+    let mut model = model();
+    for n in 0..10 {
+        model.apply(&event(n * 20, "/a", growth(1, "rustc", 16 * MIB, 10)));
+    }
+    assert_eq!(model.growing(1)[0].rate, 160.0 * MIB as f64);
+    model.apply(&event(3000, "/a", growth(1, "rustc", 16 * MIB, 10)));
+    assert_eq!(model.growing(1)[0].rate, 16.0 * MIB as f64);
+}
+
+#[test]
 fn polled_processes_are_measured_by_their_samples() {
     let mut model = model();
     for (at, anon) in [(0, 10), (1000, 14), (2000, 12)] {
