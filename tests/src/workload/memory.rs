@@ -37,24 +37,25 @@ impl Mapping {
 
     /// Writes one byte to each page, so that each has its own page frame.
     pub(crate) fn touch(&self) {
-        for offset in (0..self.length).step_by(PAGE) {
-            // SAFETY: `offset` lies inside this mapping, which is writable and which only we know of.
-            unsafe {
-                self.start
-                    .as_ptr()
-                    .cast::<u8>()
-                    .add(offset)
-                    .write_volatile(1)
-            };
+        for page in self.pages() {
+            // SAFETY: `page` lies inside this mapping, which is writable and which only we know of.
+            unsafe { page.write_volatile(1) };
         }
     }
 
     /// Reads one byte of each page; untouched ones become the shared zero page.
     pub(crate) fn read(&self) {
-        for offset in (0..self.length).step_by(PAGE) {
-            // SAFETY: `offset` lies inside this mapping, which is readable.
-            unsafe { self.start.as_ptr().cast::<u8>().add(offset).read_volatile() };
+        for page in self.pages() {
+            // SAFETY: `page` lies inside this mapping, which is readable.
+            unsafe { page.read_volatile() };
         }
+    }
+
+    fn pages(&self) -> impl Iterator<Item = *mut u8> {
+        let start = self.start.as_ptr().cast::<u8>();
+        (0..self.length)
+            .step_by(PAGE)
+            .map(move |offset| start.wrapping_add(offset))
     }
 
     pub(crate) fn advise(&self, advice: Advice) -> Result<()> {

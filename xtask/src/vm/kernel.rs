@@ -116,8 +116,11 @@ impl Kernel {
 
     fn download(self, cache: &Path) -> Result<Bootable> {
         let suffix = self.name.replace('.', "_");
-        let archive = Archive::open(&cache.join("apt").join(self.name), self.suites).with_context(|| {
-            format!("provide the kernel with GREY_VM_KERNEL_{suffix}=/path/vmlinuz (and GREY_VM_MODULES_{suffix})")
+        let archive = Archive::open(&cache.join("apt").join(self.name), self.suites).map_err(|error| {
+            anyhow!(
+                "{error:#}; or provide the kernel with GREY_VM_KERNEL_{suffix}=/path/vmlinuz and \
+                 GREY_VM_MODULES_{suffix}=/lib/modules/VERSION"
+            )
         })?;
         let mut failure = None;
         // The index of an old suite may name a version whose file has left the mirror, beside one that is there.
