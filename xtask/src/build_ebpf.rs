@@ -221,12 +221,18 @@ fn build(root: &Path, tools: &Path) -> anyhow::Result<PathBuf> {
     Ok(built)
 }
 
-/// Drops DWARF and symbols nobody needs; .BTF and .BTF.ext stay.
+/// Drops what loading does not need. BTF of the object itself goes too: no relocation uses it, and its line info
+/// holds paths of the machine that built it.
 fn strip(llvm: &Path, built: &Path) -> anyhow::Result<Vec<u8>> {
     let stripped = built.with_extension("stripped");
     run_command(
         Command::new(llvm.join("bin/llvm-objcopy"))
-            .arg("--strip-debug")
+            .args([
+                "--strip-debug",
+                "--remove-section=.BTF",
+                "--remove-section=.rel.BTF",
+            ])
+            .args(["--remove-section=.BTF.ext", "--remove-section=.rel.BTF.ext"])
             .arg(built)
             .arg(&stripped),
     )?;
