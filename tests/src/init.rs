@@ -154,7 +154,6 @@ fn run_payload() -> Result<i32> {
         .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
         .env("HOME", "/root")
         .env("TERM", "dumb")
-        .env("RUST_BACKTRACE", "1")
         .env(RESULTS_ENV, RESULTS_PORT)
         .current_dir("/root")
         .stdin(Stdio::null())
