@@ -30,7 +30,7 @@ pub(crate) fn programs(root: &Path, no_build: bool) -> Result<Programs> {
         }
         if !cargo.status().context("run cargo")?.success() {
             bail!(
-                "the static test binaries did not build (the target is installed by: rustup target add {TARGET})"
+                "the static test binaries did not build (if the target is missing: rustup target add {TARGET})"
             );
         }
     }
