@@ -1,6 +1,7 @@
 //! Commands and their arguments, and the exit codes.
 
 use std::ffi::OsString;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -208,45 +209,71 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 && error.kind()
                     != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
         {
-            eprintln!("grey-ebpf: {}", one_line(&error.to_string()));
+            tell(&one_line(&error.to_string()));
             return ExitCode::from(Exit::Usage as u8);
         }
-        Err(error) => {
-            // Help and version; a closed pipe is no reason to complain.
+        Err(error) if error.use_stderr() => {
+            // No command at all: the whole help.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() {
-                Exit::Usage as u8
-            } else {
-                Exit::Done as u8
-            });
+            return ExitCode::from(Exit::Usage as u8);
         }
+        // Help and version, in colour on a terminal.
+        Err(error) => return end(written(error.print())),
     };
     init_logs();
     let result = match cli.command {
         Command::Watch(args) => watch::run(&args),
         Command::Doctor { json } => doctor::run(json),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "grey-ebpf",
-                &mut std::io::stdout(),
-            );
-            Ok(Exit::Done)
+            // By way of memory: the generator panics where its output cannot be written.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "grey-ebpf", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
-        Command::Man => clap_mangen::Man::new(Cli::command())
-            .section("8")
-            .render(&mut std::io::stdout())
-            .map(|()| Exit::Done)
-            .map_err(|error| Failure::failed(format!("stdout: {error}"))),
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .section("8")
+                .render(&mut page)
+                .map_err(|error| Failure::failed(format!("manual page: {error}")))
+                .and_then(|()| print(&String::from_utf8_lossy(&page)))
+        }
     };
+    end(result)
+}
+
+fn end(result: Result<Exit, Failure>) -> ExitCode {
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
-            eprintln!("grey-ebpf: {}", failure.message);
+            tell(&failure.message);
             ExitCode::from(failure.exit as u8)
         }
     }
+}
+
+/// Writes a whole text to stdout. A reader that went away is a normal end.
+pub(crate) fn print(text: &str) -> Result<Exit, Failure> {
+    let mut out = std::io::stdout();
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+fn written(result: std::io::Result<()>) -> Result<Exit, Failure> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(stdout_failed(&error)),
+        _ => Ok(Exit::Done),
+    }
+}
+
+pub(crate) fn stdout_failed(error: &std::io::Error) -> Failure {
+    Failure::failed(format!(
+        "stdout: {error}; make room there or write somewhere else"
+    ))
+}
+
+/// One line on stderr. Unlike `eprintln!` it does not panic where nobody can be told.
+pub(crate) fn tell(line: &str) {
+    let _ = std::io::stderr().write_all(format!("grey-ebpf: {line}\n").as_bytes());
 }
 
 /// clap's message without its label, usage block and line breaks.
@@ -258,7 +285,7 @@ fn one_line(message: &str) -> String {
             break;
         }
         if !line.is_empty() {
-            parts.push(line);
+            parts.push(line.trim_end_matches(':'));
         }
     }
     format!("{} (see --help)", parts.join("; "))
@@ -274,6 +301,8 @@ fn init_logs() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would tell of an unwritable stderr on stderr, and panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .try_init();
 }

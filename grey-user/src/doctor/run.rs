@@ -1,8 +1,6 @@
 //! The command `doctor`: gathers the facts, tries every probe as `watch` would, detaches them and reports.
 
-use std::io::{ErrorKind, Write as _};
-
-use crate::cli::{Exit, Failure};
+use crate::cli::{self, Exit, Failure};
 use crate::host::{CgroupFs, Facts, Host};
 use crate::probe::Settings;
 use crate::watch::machine;
@@ -23,11 +21,9 @@ pub fn run(json: bool) -> Result<Exit, Failure> {
     } else {
         report.render(use_color())
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("stdout: {error}")))
-        }
-        _ if report.works => Ok(Exit::Done),
-        _ => Ok(Exit::Unsupported),
-    }
+    cli::print(&text)?;
+    Ok(match report.works {
+        true => Exit::Done,
+        false => Exit::Unsupported,
+    })
 }

@@ -43,9 +43,14 @@ enum Sink {
 }
 
 impl Recording {
-    /// Makes (or empties) the file.
-    pub fn create(path: &Path) -> io::Result<Recording> {
-        let file = BufWriter::new(File::create(path)?);
+    /// Opens the file, or makes it. What it holds already stays until [`Recording::begin`].
+    pub fn open(path: &Path) -> io::Result<Recording> {
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        let file = BufWriter::new(file);
         let sink = if path.extension().is_some_and(|extension| extension == "gz") {
             Sink::Gzip(Ndjson::new(GzEncoder::new(file, Compression::fast())))
         } else {
@@ -55,6 +60,19 @@ impl Recording {
             sink,
             path: path.to_owned(),
         })
+    }
+
+    /// Empties the file; before the first event.
+    pub fn begin(&mut self) -> io::Result<()> {
+        let file = match &self.sink {
+            Sink::Plain(out) => out.out.get_ref(),
+            Sink::Gzip(out) => out.out.get_ref().get_ref(),
+        };
+        // A pipe or a device has no length.
+        match file.metadata()?.is_file() {
+            true => file.set_len(0),
+            false => Ok(()),
+        }
     }
 
     /// The file.

@@ -3,7 +3,7 @@
 
 use grey_core::glob::{self, CgroupFilter};
 
-use crate::cli::{Failure, Switch, WatchArgs};
+use crate::cli::{self, Failure, Switch, WatchArgs};
 use crate::doctor::ProbeStatus;
 use crate::host::{self, CgroupFs, Host};
 use crate::probe::{self, Facts, Kernel, Settings};
@@ -62,8 +62,8 @@ pub(crate) fn settings(fs: &CgroupFs, host: &Host) -> Settings {
     .with_fail_switch()
 }
 
-/// The observer that these arguments ask for.
-pub(super) fn observer(args: &WatchArgs) -> Result<Observer, Failure> {
+/// The observer that these arguments ask for, and what is lost on this machine.
+pub(super) fn observer(args: &WatchArgs) -> Result<(Observer, Losses), Failure> {
     let host = Host::live();
     let fs = CgroupFs::discover(&host);
     let mount = fs
@@ -90,46 +90,57 @@ pub(super) fn observer(args: &WatchArgs) -> Result<Observer, Failure> {
             "nothing to watch: {why}, and no cgroup v2 tree is mounted; run as root, or see `grey-ebpf doctor`"
         )));
     }
-    tell_losses(&fs, &probes, reason.as_deref());
+    let losses = Losses::of(&fs, &probes, reason.as_deref());
     let options = Options {
         filter,
         processes: args.processes,
         slow_ticks: args.slow_ticks,
     };
-    Ok(Observer::new(host, fs, kernel, probes, options))
+    Ok((Observer::new(host, fs, kernel, probes, options), losses))
 }
 
-/// One line on stderr about what is missing; the rest is shown all the same.
-fn tell_losses(fs: &CgroupFs, probes: &[ProbeStatus], reason: Option<&str>) {
-    let mut parts = Vec::new();
-    if let Some(reason) = reason {
-        parts.push(format!("no kernel events: {reason}; run as root"));
-    } else {
-        let off: Vec<&str> = probes
-            .iter()
-            .filter(|probe| probe.attached.is_none())
-            .map(|probe| probe.name.as_str())
-            .collect();
-        if !off.is_empty() {
-            parts.push(format!("probes off: {}", off.join(", ")));
+/// What is missing on this machine; the rest is shown all the same.
+pub(super) struct Losses(Vec<String>);
+
+impl Losses {
+    /// One line on stderr, if there is something to tell.
+    pub(super) fn tell(&self) {
+        if !self.0.is_empty() {
+            cli::tell(&format!("{}; details: grey-ebpf doctor", self.0.join("; ")));
         }
-        let dear = probes
-            .iter()
-            .filter(|probe| probe.attached.as_deref() == Some(probe::SYSCALL_TRACEPOINT))
-            .count();
-        if dear > 0 {
-            parts.push(format!(
+    }
+
+    fn of(fs: &CgroupFs, probes: &[ProbeStatus], reason: Option<&str>) -> Losses {
+        let mut parts = Vec::new();
+        if let Some(reason) = reason {
+            parts.push(format!("no kernel events: {reason}; run as root"));
+        } else {
+            let off: Vec<&str> = probes
+                .iter()
+                .filter(|probe| probe.attached.is_none())
+                .map(|probe| probe.name.as_str())
+                .collect();
+            if !off.is_empty() {
+                parts.push(format!("probes off: {}", off.join(", ")));
+            }
+            let dear = probes
+                .iter()
+                .filter(|probe| probe.attached.as_deref() == Some(probe::SYSCALL_TRACEPOINT))
+                .count();
+            if dear > 0 {
+                parts.push(format!(
                 "{dear} probes use syscall tracepoints, which every system call pays for (--syscall-tracepoints off)"
             ));
+            }
         }
-    }
-    if fs.mount().is_none() {
-        parts.push("no cgroup v2 tree: processes' cgroups are known by id only".to_owned());
-    } else if !fs.has_memory() {
-        parts.push("the cgroup v2 tree has no memory controller: no memory.* figures".to_owned());
-    }
-    if !parts.is_empty() {
-        eprintln!("grey-ebpf: {}; details: grey-ebpf doctor", parts.join("; "));
+        if fs.mount().is_none() {
+            parts.push("no cgroup v2 tree: processes' cgroups are known by id only".to_owned());
+        } else if !fs.has_memory() {
+            parts.push(
+                "the cgroup v2 tree has no memory controller: no memory.* figures".to_owned(),
+            );
+        }
+        Losses(parts)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::cli::{Exit, Failure, WatchArgs};
 use crate::host::{self, psi};
-use crate::source::{Clock, Observer};
+use crate::source::{Clock, Notice, Observer};
 use crate::ui::Outcome;
 use view::View;
 
@@ -31,13 +31,18 @@ const HEALTH_TICKS: u64 = 30;
 /// Runs `watch` to its end.
 pub fn run(args: &WatchArgs) -> Result<Exit, Failure> {
     let mut view = View::new(args)?;
-    let observer = machine::observer(args)?;
-    view.begin();
+    let (mut observer, losses) = machine::observer(args)?;
+    let mut out = Vec::new();
+    // The first look comes at once; it also finds the cgroups that --cgroup names.
+    observer.tick(Clock::wall(), &mut out);
+    machine::check_filter(args, &observer)?;
+    losses.tell();
+    view.begin()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))?
-        .block_on(watch(args, observer, &mut view))
+        .block_on(watch(args, observer, out, &mut view))
 }
 
 /// One PSI trigger and what it is on.
@@ -47,7 +52,12 @@ struct PressureSource {
     pressure: Pressure,
 }
 
-async fn watch(args: &WatchArgs, mut observer: Observer, view: &mut View) -> Result<Exit, Failure> {
+async fn watch(
+    args: &WatchArgs,
+    mut observer: Observer,
+    mut out: Vec<Notice>,
+    view: &mut View,
+) -> Result<Exit, Failure> {
     let wait = |error: io::Error| Failure::failed(format!("cannot wait for events: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(wait)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(wait)?;
@@ -63,10 +73,6 @@ async fn watch(args: &WatchArgs, mut observer: Observer, view: &mut View) -> Res
         Some(watches) => Some(waitable(watches.as_fd()).map_err(wait)?),
         None => None,
     };
-    let mut out = Vec::new();
-    // The first look comes at once; it also finds the cgroups that --cgroup names.
-    observer.tick(Clock::wall(), &mut out);
-    machine::check_filter(args, &observer)?;
     observer.health(Clock::wall(), &mut out);
     if !view.show(&mut out)? || args.once {
         view.tick(true)?;

@@ -1,13 +1,14 @@
 //! Where the notices of `watch` go: NDJSON, plain lines or the live table, and the record file beside them.
 
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::path::Path;
 use std::time::Instant;
 
 use crossterm::event::Event as Key;
 use grey_core::event::Event;
 use grey_core::view::{Model, Query};
 
-use crate::cli::{Exit, Failure, WatchArgs};
+use crate::cli::{self, Exit, Failure, WatchArgs};
 use crate::export::{Ndjson, Recording};
 use crate::host::{Host, MemInfo};
 use crate::source::Notice;
@@ -35,12 +36,7 @@ impl View {
     /// Opens the outputs; the first thing `watch` does, so that a bad one costs nothing.
     pub(super) fn new(args: &WatchArgs) -> Result<View, Failure> {
         let record = match &args.record {
-            Some(path) => Some(Recording::create(path).map_err(|error| {
-                Failure::failed(format!(
-                    "--record {}: {error}; name a file in a folder you may write to",
-                    path.display()
-                ))
-            })?),
+            Some(path) => Some(Recording::open(path).map_err(|error| unwritable(path, &error))?),
             None => None,
         };
         let out = || BufWriter::with_capacity(1 << 16, io::stdout());
@@ -83,8 +79,13 @@ impl View {
         })
     }
 
-    /// Everything is attached: a terminal may be taken over now.
-    pub(super) fn begin(&mut self) {
+    /// Everything is attached and asked for rightly: an earlier recording may be emptied and a terminal taken over now.
+    pub(super) fn begin(&mut self) -> Result<(), Failure> {
+        if let Some(record) = &mut self.record {
+            record
+                .begin()
+                .map_err(|error| unwritable(record.path(), &error))?;
+        }
         if matches!(self.picture, Picture::TuiLater) {
             self.picture = match Tui::new() {
                 Ok(tui) => Picture::Tui(Box::new(tui)),
@@ -95,6 +96,7 @@ impl View {
                 }
             };
         }
+        Ok(())
     }
 
     pub(super) fn wants_keys(&self) -> bool {
@@ -111,7 +113,7 @@ impl View {
                     if let Some(record) = &mut self.record {
                         record
                             .write(&event)
-                            .map_err(|error| unwritable(record, &error))?;
+                            .map_err(|error| unwritable(record.path(), &error))?;
                     }
                     if let Some(end) = ended(self.picture.event(&event, &mut self.model))? {
                         return Ok(end);
@@ -122,7 +124,9 @@ impl View {
         }
         if wrote {
             if let Some(record) = &mut self.record {
-                record.flush().map_err(|error| unwritable(record, &error))?;
+                record
+                    .flush()
+                    .map_err(|error| unwritable(record.path(), &error))?;
             }
             if let Some(end) = ended(self.picture.flush(&self.model, &mut self.info, self.start))? {
                 return Ok(end);
@@ -175,10 +179,8 @@ impl View {
     /// Ends the outputs.
     pub(super) fn finish(&mut self) -> Result<Exit, Failure> {
         if let Some(record) = self.record.take() {
-            let path = record.path().display().to_string();
-            record
-                .finish()
-                .map_err(|error| Failure::failed(format!("--record {path}: {error}")))?;
+            let path = record.path().to_owned();
+            record.finish().map_err(|error| unwritable(&path, &error))?;
         }
         Ok(Exit::Done)
     }
@@ -215,8 +217,14 @@ impl Picture {
     }
 }
 
-fn unwritable(record: &Recording, error: &io::Error) -> Failure {
-    Failure::failed(format!("--record {}: {error}", record.path().display()))
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room there or record somewhere else"
+        }
+        _ => "name a file in a folder you may write to",
+    };
+    Failure::failed(format!("--record {}: {error}; {remedy}", path.display()))
 }
 
 /// A reader that went away (`| head`) is a normal end; any other error is not.
@@ -224,6 +232,6 @@ fn ended(result: io::Result<()>) -> Result<Option<bool>, Failure> {
     match result {
         Ok(()) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Some(false)),
-        Err(error) => Err(Failure::failed(format!("stdout: {error}"))),
+        Err(error) => Err(cli::stdout_failed(&error)),
     }
 }
