@@ -93,9 +93,12 @@ pub struct Cgroup {
 /// includes the cgroup's descendants.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
-    /// Memory, from the memory.* files; absent parts are unknown.
+    /// Memory; absent parts are unknown.
     #[serde(default)]
     pub mem: Mem,
+    /// Where `mem` comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_source: Option<MemSource>,
     /// Page faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<Faults>,
@@ -114,6 +117,19 @@ pub struct Sample {
     /// Processes in the cgroup and below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
+}
+
+/// Where the memory figures of a cgroup come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemSource {
+    /// Its memory.* files.
+    Files,
+    /// The machine's own figures (/proc/meminfo), for the root.
+    Machine,
+    /// The sum over its processes, where the tree has no memory controller: pages that processes share after a fork
+    /// are counted in each of them, and memory that no process maps is not seen.
+    Processes,
 }
 
 /// Memory of a cgroup, bytes.

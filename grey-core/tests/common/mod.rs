@@ -99,6 +99,7 @@ pub(crate) fn every_event() -> Vec<Event> {
     bodies.extend([
         Body::Sample(Box::default()),
         Body::Sample(Box::new(Sample {
+            mem_source: Some(MemSource::Files),
             mem: Mem {
                 current: Some(u64::MAX),
                 max: Limit::Bytes(u64::MAX),

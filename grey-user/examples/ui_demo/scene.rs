@@ -197,6 +197,7 @@ impl Demo {
             Mem::default()
         };
         let sample = Sample {
+            mem_source: None,
             mem,
             faults: Some(Faults {
                 minor_total: Some(1_234_567),

@@ -1,10 +1,10 @@
 //! One cgroup's counters and files become a `sample`.
 
 use grey_common::CgroupCounters;
-use grey_core::event::{Body, Faults, Oom, Reclaim, Sample, Vm};
+use grey_core::event::{Body, Faults, Mem, MemSource, Oom, Reclaim, Sample, Vm};
 use grey_core::time::Timestamp;
 
-use super::{Coverage, Known, Notice, Observer};
+use super::{Coverage, Known, Notice, Observer, figure};
 use crate::host::Reading;
 
 impl Observer {
@@ -25,6 +25,21 @@ impl Observer {
         let coverage = self.coverage;
         let probed = self.kernel.is_some();
         let major = reading.as_ref().and_then(|reading| reading.pgmajfault);
+        let (mem, mem_source) = match &reading {
+            Some(reading) if known.cgroup.path == "/" => {
+                (reading.mem.clone(), Some(MemSource::Machine))
+            }
+            Some(reading) => (reading.mem.clone(), Some(MemSource::Files)),
+            None if known.processes_known && !self.fs.has_memory() => (
+                Mem {
+                    anon: Some(figure(known.all.anon)),
+                    swap: Some(figure(known.all.swap)),
+                    ..Mem::default()
+                },
+                Some(MemSource::Processes),
+            ),
+            None => (Mem::default(), None),
+        };
         let sample = Sample {
             faults: faults(&totals, coverage, known, major).filter(|_| probed || major.is_some()),
             vm: vm(&totals, coverage, known),
@@ -36,13 +51,9 @@ impl Observer {
             ),
             psi: reading.as_ref().and_then(|reading| reading.psi.clone()),
             events: reading.as_ref().and_then(|reading| reading.events.clone()),
-            processes: known
-                .processes_known
-                .then_some(known.all_processes.max(0) as u64),
-            mem: reading
-                .as_ref()
-                .map(|reading| reading.mem.clone())
-                .unwrap_or_default(),
+            processes: known.processes_known.then_some(figure(known.all.count)),
+            mem,
+            mem_source,
         };
         let cgroup = known.cgroup.clone();
         // Where no probe tells of OOM kills, the count of the cgroup itself does.
@@ -169,9 +180,7 @@ fn vm(totals: &CgroupCounters, coverage: Coverage, known: &Known) -> Option<Vm> 
             .then_some(totals.mmap_calls + totals.mremap_calls + totals.brk_calls),
         unmap_calls_total: coverage.munmap.then_some(totals.munmap_calls),
         release_calls_total: coverage.madvise.then_some(totals.madvise_calls),
-        r#virtual: known
-            .processes_known
-            .then_some(known.all_virtual.max(0) as u64),
+        r#virtual: known.processes_known.then_some(figure(known.all.virt)),
     };
     (vm != Vm::default()).then_some(vm)
 }

@@ -55,13 +55,48 @@ struct Known {
     minor_shown: u64,
     /// oom_kill when last read.
     oom_kills: Option<u64>,
-    /// Virtual size and number of its own processes.
-    own_virtual: u64,
-    own_processes: u64,
-    /// The same with its descendants'; signed, since parts arrive one by one.
-    all_virtual: i64,
-    all_processes: i64,
+    /// Figures of its own processes, and the same with its descendants'.
+    own: ProcessSums,
+    all: ProcessSums,
     processes_known: bool,
+}
+
+/// Sums over processes; signed, since parts arrive one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ProcessSums {
+    count: i64,
+    virt: i64,
+    anon: i64,
+    swap: i64,
+}
+
+impl ProcessSums {
+    fn add(&mut self, other: ProcessSums) {
+        let ProcessSums {
+            count,
+            virt,
+            anon,
+            swap,
+        } = other;
+        self.count += count;
+        self.virt += virt;
+        self.anon += anon;
+        self.swap += swap;
+    }
+
+    fn less(self, other: ProcessSums) -> ProcessSums {
+        ProcessSums {
+            count: self.count - other.count,
+            virt: self.virt - other.virt,
+            anon: self.anon - other.anon,
+            swap: self.swap - other.swap,
+        }
+    }
+}
+
+/// A sum as an event shows it.
+fn figure(sum: i64) -> u64 {
+    u64::try_from(sum).unwrap_or(0)
 }
 
 /// What the attached probes cover.

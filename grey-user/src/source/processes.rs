@@ -1,9 +1,9 @@
-//! Processes of the cgroups that are read: their number, virtual size and, where asked for, a sample of each.
+//! Processes of the cgroups that are read: their number, sizes and, where asked for, a sample of each.
 
 use grey_core::event::{Body, Process};
 use grey_core::time::Timestamp;
 
-use super::{Notice, Observer};
+use super::{Notice, Observer, ProcessSums};
 
 /// Processes of one cgroup looked at in one tick; a larger cgroup's virtual size stays unknown.
 const MOST: usize = 4096;
@@ -26,31 +26,39 @@ impl Observer {
             return;
         }
         let cgroup = known.cgroup.clone();
-        let (mut total, mut count) = (0, 0);
+        // Without memory.* files the processes are all there is to tell of the cgroup's memory.
+        let in_full = self.options.processes || !self.fs.has_memory();
+        let mut sums = ProcessSums::default();
         let mut samples = Vec::new();
         for pid in pids {
-            if self.options.processes {
-                // A process that ended meanwhile is no error.
-                if let Ok(Some(memory)) = procs.memory(pid) {
-                    total += memory.r#virtual.unwrap_or(0);
-                    count += 1;
-                    if memory.rss.is_some() {
-                        samples.push(Process {
-                            pid,
-                            comm: memory.comm,
-                            rss: memory.rss,
-                            anon: memory.anon,
-                            swap: memory.swap,
-                            r#virtual: memory.r#virtual,
-                        });
-                    }
+            // A process that ended meanwhile is no error.
+            if !in_full {
+                if let Ok(Some((_, size))) = procs.statm(pid) {
+                    sums.count += 1;
+                    sums.virt += size as i64;
                 }
-            } else if let Ok(Some((_, size))) = procs.statm(pid) {
-                total += size;
-                count += 1;
+                continue;
+            }
+            let Ok(Some(memory)) = procs.memory(pid) else {
+                continue;
+            };
+            sums.count += 1;
+            sums.virt += memory.r#virtual.unwrap_or(0) as i64;
+            sums.anon += memory.anon.unwrap_or(0) as i64;
+            sums.swap += memory.swap.unwrap_or(0) as i64;
+            // Kernel threads have no memory of their own.
+            if self.options.processes && memory.rss.is_some() {
+                samples.push(Process {
+                    pid,
+                    comm: memory.comm,
+                    rss: memory.rss,
+                    anon: memory.anon,
+                    swap: memory.swap,
+                    r#virtual: memory.r#virtual,
+                });
             }
         }
-        self.settle(id, total, count);
+        self.settle(id, sums);
         for process in samples {
             self.emit(Body::Process { process }, now, Some(cgroup.clone()), out);
         }
@@ -58,25 +66,22 @@ impl Observer {
 
     /// Takes the processes of a removed cgroup out of what is above it.
     pub(super) fn settle_processes(&mut self, id: u64) {
-        self.settle(id, 0, 0);
+        self.settle(id, ProcessSums::default());
     }
 
-    fn settle(&mut self, id: u64, total: u64, count: u64) {
+    fn settle(&mut self, id: u64, sums: ProcessSums) {
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };
-        let moved = total as i64 - known.own_virtual as i64;
-        let more = count as i64 - known.own_processes as i64;
-        known.own_virtual = total;
-        known.own_processes = count;
+        let moved = sums.less(known.own);
+        known.own = sums;
         known.processes_known = true;
-        if moved == 0 && more == 0 {
+        if moved == ProcessSums::default() {
             return;
         }
         for at in self.tree.ancestors(id) {
             if let Some(known) = self.known.get_mut(&at) {
-                known.all_virtual += moved;
-                known.all_processes += more;
+                known.all.add(moved);
             }
         }
     }

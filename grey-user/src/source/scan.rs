@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use grey_common::CgroupCounters;
 use grey_core::identity::identify;
 
-use super::{Known, Notice, Observer};
+use super::{Known, Notice, Observer, ProcessSums};
 use crate::host::CgroupFiles;
 
 impl Observer {
@@ -90,10 +90,8 @@ impl Observer {
                 major_base: (self.tick > 0).then_some(0),
                 minor_shown: 0,
                 oom_kills: (self.tick > 0).then_some(0),
-                own_virtual: 0,
-                own_processes: 0,
-                all_virtual: 0,
-                all_processes: 0,
+                own: ProcessSums::default(),
+                all: ProcessSums::default(),
                 processes_known: false,
             },
         );

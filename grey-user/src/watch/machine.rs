@@ -24,7 +24,9 @@ pub(crate) fn kernel_side(
         tracing::debug!("{error}");
     }
     let facts = Facts::read(std::path::Path::new("/"));
-    match probe::load(&facts, settings) {
+    let loaded = probe::load(&facts, settings);
+    give_back();
+    match loaded {
         Ok(mut kernel) => {
             if let Err(error) = kernel.mark_own(std::process::id()) {
                 tracing::warn!("own reclaim cannot be told apart: {error}");
@@ -39,6 +41,15 @@ pub(crate) fn kernel_side(
             };
             (None, probe::unavailable(&reason), Some(reason))
         }
+    }
+}
+
+/// Reading the kernel's BTF takes tens of megabytes for a moment; glibc would keep them.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only gives free heap pages back to the kernel.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The list of figures, in groups.
 
-use grey_core::event::{Limit, Sample};
+use grey_core::event::{Limit, MemSource, Sample};
 use grey_core::units::{format_bytes, format_duration_us};
 use grey_core::view::{Entry, LimitKind, Model, Rates};
 
@@ -21,6 +21,7 @@ pub(super) fn items(sample: &Sample, rates: &Rates, model: &Model, entry: &Entry
     // Every field is named, so that a new one is not forgotten here.
     let Sample {
         mem,
+        mem_source,
         faults,
         vm,
         reclaim,
@@ -64,7 +65,11 @@ pub(super) fn items(sample: &Sample, rates: &Rates, model: &Model, entry: &Entry
             )
         });
     let mut list = List(Vec::with_capacity(48));
-    list.group("memory");
+    list.group(match mem_source {
+        Some(MemSource::Processes) => "memory (sum of processes)",
+        Some(MemSource::Machine) => "memory (machine)",
+        Some(MemSource::Files) | None => "memory",
+    });
     list.plain("current", figure::bytes(mem.current), change(rates.memory));
     list.plain("anon", figure::bytes(mem.anon), change(rates.growth));
     list.plain("swap", figure::bytes(mem.swap), String::new());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use grey_core::event::{
     Body, Cgroup, Constraint, Degraded, Event, Faults, Growth, GrowthScope, Health, Limit, Mem,
-    MemEvents, Oom, OomTrigger, OomVictim, Pressure, PressureLevel, Psi, Reclaim, SCHEMA, Sample,
-    Stall, StallKind, Vm,
+    MemEvents, MemSource, Oom, OomTrigger, OomVictim, Pressure, PressureLevel, Psi, Reclaim,
+    SCHEMA, Sample, Stall, StallKind, Vm,
 };
 use grey_core::time::Timestamp;
 use grey_core::view::Model;
@@ -123,6 +123,7 @@ fn at(life: &Life, second: u64, memory: bool) -> Sample {
         },
     };
     Sample {
+        mem_source: Some(MemSource::Files),
         mem: if memory { mem } else { Mem::default() },
         faults: Some(Faults {
             minor_total: Some(1_000_000 + life.faults * second),
