@@ -11,18 +11,25 @@ use grey_core::event::Event;
 /// NDJSON into any writer: one line an event, nothing else.
 pub struct Ndjson<W: Write> {
     out: W,
+    /// The line being made: it is handed on whole, so that a kill between two writes leaves whole lines.
+    line: Vec<u8>,
 }
 
 impl<W: Write> Ndjson<W> {
     /// Writes to `out`, which should be buffered.
     pub fn new(out: W) -> Self {
-        Ndjson { out }
+        Ndjson {
+            out,
+            line: Vec::new(),
+        }
     }
 
     /// Writes one line.
     pub fn write(&mut self, event: &Event) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, event)?;
-        self.out.write_all(b"\n")
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, event)?;
+        self.line.push(b'\n');
+        self.out.write_all(&self.line)
     }
 
     /// Passes on what is buffered.

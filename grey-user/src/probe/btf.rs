@@ -183,7 +183,7 @@ impl Btf {
         for _ in 0..MAX_DEPTH {
             match self.info(id).0 {
                 kind::TYPEDEF | kind::CONST | kind::VOLATILE | kind::RESTRICT | kind::TYPE_TAG => {
-                    id = self.size_or_type(id)
+                    id = self.size_or_type(id);
                 }
                 _ => break,
             }

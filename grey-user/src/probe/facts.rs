@@ -128,7 +128,7 @@ impl Facts {
         };
         match btf.rss_stat() {
             Ok((value, stride)) => {
-                (self.offsets.mm_rss, self.offsets.mm_rss_stride) = (value, stride)
+                (self.offsets.mm_rss, self.offsets.mm_rss_stride) = (value, stride);
             }
             Err(error) => self.missing.push(BtfError::to_string(&error)),
         }
@@ -157,7 +157,7 @@ fn no_btf(error: &io::Error) -> String {
     }
 }
 
-/// `field:unsigned long error_code;	offset:24;	size:8;	signed:0;` → 24
+/// `field:unsigned long error_code; offset:24; size:8; signed:0;` → 24
 fn field_offset(format: &str, field: &str) -> Option<u32> {
     format.lines().find_map(|line| {
         let rest = line.trim_start().strip_prefix("field:")?;

@@ -16,7 +16,6 @@ impl Observer {
             Some(Err(())) => return,
             None => None,
         };
-        self.count_processes(id, now, out);
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };

@@ -265,6 +265,10 @@ impl Observer {
         self.drain(out);
         self.update_losses();
         let due = self.due();
+        // All counts before the first line: a parent's comes before its children's and sums them up.
+        for id in &due {
+            self.count_processes(*id, now, out);
+        }
         for id in due {
             self.sample(id, now, out);
         }

@@ -208,6 +208,7 @@ impl Observer {
         }
         for id in changed {
             if self.known.get(&id).is_some_and(|known| known.wanted) {
+                self.count_processes(id, now, out);
                 self.sample(id, now, out);
             }
         }

@@ -87,7 +87,6 @@ async fn watch(
     let mut ticks: u64 = 1;
     loop {
         tokio::select! {
-            biased;
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             _ = hangup.recv() => break,
@@ -147,7 +146,7 @@ async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
         Ok(mut guard) => guard.clear_ready(),
         Err(error) => {
             tracing::warn!("descriptor {}: {error}", fd.as_raw_fd());
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
