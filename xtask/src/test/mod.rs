@@ -87,6 +87,7 @@ fn on_kernel(machines: &mut Machines, name: &str, filter: &[String]) -> Suite {
     let mut suite = Suite::of(run.results);
     suite.kernel = Some(run.release);
     suite.origin = Some(kernel.origin);
+    suite.restarts = run.restarts;
     suite.seconds = start.elapsed().as_secs_f64();
     suite.judge_end(run.ended);
     suite

@@ -18,6 +18,8 @@ pub(super) struct Suite {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<String>,
     pub(super) seconds: f64,
+    /// How often the guest was started again after a fault of the emulator's.
+    pub(super) restarts: u32,
     /// Why the suite as a whole counts as skipped or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<Trouble>,

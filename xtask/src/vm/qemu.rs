@@ -17,7 +17,8 @@ use super::results::{Piece, Record, Splitter};
 const QEMU: &str = "qemu-system-x86_64";
 /// Console lines that mean that nothing sensible will follow. A soft lockup ("BUG: soft lockup") is none of them:
 /// an emulated guest on a busy machine shows it and goes on.
-const FATAL: [&str; 5] = [
+const FATAL: [&str; 6] = [
+    "int3: 0000",
     "Kernel panic",
     "Oops: ",
     "BUG: kernel",
