@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya::maps::{HashMap, Map, MapData, MapError, RingBuf, Stack};
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, TracePoint};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use grey_common::{LAYOUT_VERSION, NO_OFFSET};
+use grey_common::LAYOUT_VERSION;
 use thiserror::Error;
 
+use super::attach::{attach_probe, growth_possible};
+use super::check::RecordOffsets;
 use super::counters::Counters;
 use super::facts::Facts;
-use super::plan::{self, Hook, Probe, RecordOffsets, SYSCALL_TRACEPOINT, WITHIN_FAULTS, Way};
+use super::plan::{self, WITHIN_FAULTS};
 use crate::doctor::ProbeStatus;
 
 /// The committed kernel object.
@@ -80,7 +81,7 @@ impl Settings {
         self
     }
 
-    fn must_fail(&self, probe: &str, way: &str) -> bool {
+    pub(super) fn must_fail(&self, probe: &str, way: &str) -> bool {
         self.fail.contains(probe)
             || self.fail.contains(&format!("{probe}={way}"))
             || self.fail.contains("all")
@@ -212,7 +213,6 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
             vmlinux.as_ref(),
             &probe,
             &probes,
-            growth_within_faults,
         );
         probes.push(status);
     }
@@ -245,168 +245,6 @@ fn duplicate(ring: &RingBuf<MapData>, name: &'static str) -> Result<OwnedFd, Loa
     let fd = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
     fd.try_clone_to_owned()
         .map_err(|error| LoadError::Map(name, one_line(&error)))
-}
-
-fn growth_possible(facts: &Facts) -> Result<(), String> {
-    let offsets = &facts.offsets;
-    if [offsets.task_mm, offsets.mm_rss, offsets.mm_total_vm].contains(&NO_OFFSET) {
-        return Err(facts
-            .btf_error
-            .clone()
-            .unwrap_or_else(|| facts.missing.join("; ")));
-    }
-    Ok(())
-}
-
-/// Tries the ways of a probe in order.
-fn attach_probe(
-    ebpf: &mut Ebpf,
-    facts: &Facts,
-    settings: &Settings,
-    vmlinux: Option<&Btf>,
-    probe: &Probe,
-    before: &[ProbeStatus],
-    growth_within_faults: bool,
-) -> ProbeStatus {
-    let mut reasons: Vec<String> = Vec::new();
-    for way in &probe.ways {
-        let result = if settings.must_fail(probe.name, way.label) {
-            Err(format!("made to fail by {FAIL_VAR}"))
-        } else if way.label == WITHIN_FAULTS {
-            let faults = before
-                .iter()
-                .any(|status| status.name == "fault_user" && status.attached.is_some());
-            match growth_possible(facts) {
-                Err(reason) => Err(reason),
-                Ok(()) if settings.growth_bytes == 0 => {
-                    Err("switched off by --growth 0".to_owned())
-                }
-                Ok(()) if !faults => Err("fault_user is not attached".to_owned()),
-                Ok(()) if growth_within_faults => Ok(()),
-                Ok(()) => Err("switched off".to_owned()),
-            }
-        } else if way.label == SYSCALL_TRACEPOINT && !settings.syscall_tracepoints {
-            Err("syscall tracepoints are not allowed (--syscall-tracepoints)".to_owned())
-        } else if probe.name == "growth" {
-            growth_possible(facts).and_then(|()| {
-                if settings.growth_bytes == 0 {
-                    Err("switched off".to_owned())
-                } else {
-                    attach_way(ebpf, facts, vmlinux, way)
-                }
-            })
-        } else {
-            attach_way(ebpf, facts, vmlinux, way)
-        };
-        match result {
-            Ok(()) => {
-                return ProbeStatus {
-                    name: probe.name.to_owned(),
-                    family: probe.family.to_owned(),
-                    attached: Some(way.label.to_owned()),
-                    hook: probe.hook.to_owned(),
-                    cost: way.cost.map(str::to_owned),
-                    lost: None,
-                    reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
-                };
-            }
-            Err(reason) => {
-                tracing::debug!(probe = probe.name, way = way.label, %reason, "not attached");
-                reasons.push(format!("{}: {reason}", way.label));
-            }
-        }
-    }
-    ProbeStatus {
-        name: probe.name.to_owned(),
-        family: probe.family.to_owned(),
-        attached: None,
-        hook: probe.hook.to_owned(),
-        cost: None,
-        lost: Some(probe.lost.to_owned()),
-        reason: Some(reasons.join("; ")),
-    }
-}
-
-/// Loads and attaches all programs of a way; on any error none of them stays.
-fn attach_way(
-    ebpf: &mut Ebpf,
-    facts: &Facts,
-    vmlinux: Option<&Btf>,
-    way: &Way,
-) -> Result<(), String> {
-    for (_, hook) in &way.programs {
-        plan::check(facts, *hook)?;
-    }
-    for (n, (program, hook)) in way.programs.iter().enumerate() {
-        if let Err(reason) = attach(ebpf, vmlinux, program, *hook) {
-            for (program, hook) in &way.programs[..=n] {
-                unload(ebpf, program, *hook);
-            }
-            return Err(reason);
-        }
-    }
-    Ok(())
-}
-
-fn attach(ebpf: &mut Ebpf, vmlinux: Option<&Btf>, name: &str, hook: Hook) -> Result<(), String> {
-    let btf = || vmlinux.ok_or("aya could not read the kernel's BTF");
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| format!("the object has no program {name}"))?;
-    let wrong_type = |error: ProgramError| format!("program {name}: {error}");
-    let result = match hook {
-        Hook::Btf(tracepoint, _) => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(wrong_type)?;
-            program
-                .load(tracepoint, btf()?)
-                .and_then(|()| program.attach().map(drop))
-        }
-        Hook::Fentry(function) => {
-            let program: &mut FEntry = program.try_into().map_err(wrong_type)?;
-            program
-                .load(function, btf()?)
-                .and_then(|()| program.attach().map(drop))
-        }
-        Hook::Fexit(function) => {
-            let program: &mut FExit = program.try_into().map_err(wrong_type)?;
-            program
-                .load(function, btf()?)
-                .and_then(|()| program.attach().map(drop))
-        }
-        Hook::Kprobe(function) | Hook::Kretprobe(function) => {
-            let program: &mut KProbe = program.try_into().map_err(wrong_type)?;
-            program
-                .load()
-                .and_then(|()| program.attach(function, 0).map(drop))
-        }
-        Hook::Record(category, event) => {
-            let program: &mut TracePoint = program.try_into().map_err(wrong_type)?;
-            program
-                .load()
-                .and_then(|()| program.attach(category, event).map(drop))
-        }
-    };
-    result.map_err(|error| format!("program {name}: {}", one_line(&error)))
-}
-
-fn unload(ebpf: &mut Ebpf, name: &str, hook: Hook) {
-    let Some(program) = ebpf.program_mut(name) else {
-        return;
-    };
-    // An error here means it was never loaded.
-    let _ = match hook {
-        Hook::Btf(..) => {
-            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.unload())
-        }
-        Hook::Fentry(_) => <&mut FEntry>::try_from(program).and_then(|program| program.unload()),
-        Hook::Fexit(_) => <&mut FExit>::try_from(program).and_then(|program| program.unload()),
-        Hook::Kprobe(_) | Hook::Kretprobe(_) => {
-            <&mut KProbe>::try_from(program).and_then(|program| program.unload())
-        }
-        Hook::Record(..) => {
-            <&mut TracePoint>::try_from(program).and_then(|program| program.unload())
-        }
-    };
 }
 
 /// An error and its causes on one line; of a verifier log only the last line that says something.

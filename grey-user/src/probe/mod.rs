@@ -1,6 +1,8 @@
 //! Facts to plan to load to attach of the kernel side.
 
+mod attach;
 mod btf;
+mod check;
 mod counters;
 mod facts;
 mod load;

@@ -1,0 +1,175 @@
+//! Attaches a probe in the first of its ways that works.
+
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, TracePoint};
+use aya::{Btf, Ebpf};
+use grey_common::NO_OFFSET;
+
+use super::check;
+use super::facts::Facts;
+use super::load::{FAIL_VAR, Settings, one_line};
+use super::plan::{Hook, Probe, SYSCALL_TRACEPOINT, WITHIN_FAULTS, Way};
+use crate::doctor::ProbeStatus;
+
+pub(super) fn growth_possible(facts: &Facts) -> Result<(), String> {
+    let offsets = &facts.offsets;
+    if [offsets.task_mm, offsets.mm_rss, offsets.mm_total_vm].contains(&NO_OFFSET) {
+        return Err(facts
+            .btf_error
+            .clone()
+            .unwrap_or_else(|| facts.missing.join("; ")));
+    }
+    Ok(())
+}
+
+/// Tries the ways of a probe in order.
+pub(super) fn attach_probe(
+    ebpf: &mut Ebpf,
+    facts: &Facts,
+    settings: &Settings,
+    vmlinux: Option<&Btf>,
+    probe: &Probe,
+    before: &[ProbeStatus],
+) -> ProbeStatus {
+    let mut reasons: Vec<String> = Vec::new();
+    let faults = before
+        .iter()
+        .any(|status| status.name == "fault_user" && status.attached.is_some());
+    for way in &probe.ways {
+        let result = allowed(facts, settings, probe, way, faults)
+            .and_then(|()| attach_way(ebpf, facts, vmlinux, way));
+        match result {
+            Ok(()) => {
+                return ProbeStatus {
+                    name: probe.name.to_owned(),
+                    family: probe.family.to_owned(),
+                    attached: Some(way.label.to_owned()),
+                    hook: probe.hook.to_owned(),
+                    cost: way.cost.map(str::to_owned),
+                    lost: None,
+                    reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+                };
+            }
+            Err(reason) => {
+                tracing::debug!(probe = probe.name, way = way.label, %reason, "not attached");
+                reasons.push(format!("{}: {reason}", way.label));
+            }
+        }
+    }
+    ProbeStatus {
+        name: probe.name.to_owned(),
+        family: probe.family.to_owned(),
+        attached: None,
+        hook: probe.hook.to_owned(),
+        cost: None,
+        lost: Some(probe.lost.to_owned()),
+        reason: Some(reasons.join("; ")),
+    }
+}
+
+/// Whether a way may be tried at all: switched off, made to fail, or without what it stands on.
+fn allowed(
+    facts: &Facts,
+    settings: &Settings,
+    probe: &Probe,
+    way: &Way,
+    faults: bool,
+) -> Result<(), String> {
+    if settings.must_fail(probe.name, way.label) {
+        return Err(format!("made to fail by {FAIL_VAR}"));
+    }
+    if way.label == SYSCALL_TRACEPOINT && !settings.syscall_tracepoints {
+        return Err("not allowed (--syscall-tracepoints off)".to_owned());
+    }
+    if probe.family == "growth" {
+        if settings.growth_bytes == 0 {
+            return Err("switched off (--growth 0)".to_owned());
+        }
+        growth_possible(facts)?;
+    }
+    if way.label == WITHIN_FAULTS && !faults {
+        return Err("fault_user is not attached".to_owned());
+    }
+    Ok(())
+}
+
+/// Loads and attaches all programs of a way; on any error none of them stays.
+fn attach_way(
+    ebpf: &mut Ebpf,
+    facts: &Facts,
+    vmlinux: Option<&Btf>,
+    way: &Way,
+) -> Result<(), String> {
+    for (_, hook) in &way.programs {
+        check::check(facts, *hook)?;
+    }
+    for (n, (program, hook)) in way.programs.iter().enumerate() {
+        if let Err(reason) = attach(ebpf, vmlinux, program, *hook) {
+            for (program, hook) in &way.programs[..=n] {
+                unload(ebpf, program, *hook);
+            }
+            return Err(reason);
+        }
+    }
+    Ok(())
+}
+
+fn attach(ebpf: &mut Ebpf, vmlinux: Option<&Btf>, name: &str, hook: Hook) -> Result<(), String> {
+    let btf = || vmlinux.ok_or("aya could not read the kernel's BTF");
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("the object has no program {name}"))?;
+    let wrong_type = |error: ProgramError| format!("program {name}: {error}");
+    let result = match hook {
+        Hook::Btf(tracepoint, _) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(wrong_type)?;
+            program
+                .load(tracepoint, btf()?)
+                .and_then(|()| program.attach().map(drop))
+        }
+        Hook::Fentry(function) => {
+            let program: &mut FEntry = program.try_into().map_err(wrong_type)?;
+            program
+                .load(function, btf()?)
+                .and_then(|()| program.attach().map(drop))
+        }
+        Hook::Fexit(function) => {
+            let program: &mut FExit = program.try_into().map_err(wrong_type)?;
+            program
+                .load(function, btf()?)
+                .and_then(|()| program.attach().map(drop))
+        }
+        Hook::Kprobe(function) | Hook::Kretprobe(function) => {
+            let program: &mut KProbe = program.try_into().map_err(wrong_type)?;
+            program
+                .load()
+                .and_then(|()| program.attach(function, 0).map(drop))
+        }
+        Hook::Record(category, event) => {
+            let program: &mut TracePoint = program.try_into().map_err(wrong_type)?;
+            program
+                .load()
+                .and_then(|()| program.attach(category, event).map(drop))
+        }
+    };
+    result.map_err(|error| format!("program {name}: {}", one_line(&error)))
+}
+
+fn unload(ebpf: &mut Ebpf, name: &str, hook: Hook) {
+    let Some(program) = ebpf.program_mut(name) else {
+        return;
+    };
+    // An error here means it was never loaded.
+    let _ = match hook {
+        Hook::Btf(..) => {
+            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.unload())
+        }
+        Hook::Fentry(_) => <&mut FEntry>::try_from(program).and_then(|program| program.unload()),
+        Hook::Fexit(_) => <&mut FExit>::try_from(program).and_then(|program| program.unload()),
+        Hook::Kprobe(_) | Hook::Kretprobe(_) => {
+            <&mut KProbe>::try_from(program).and_then(|program| program.unload())
+        }
+        Hook::Record(..) => {
+            <&mut TracePoint>::try_from(program).and_then(|program| program.unload())
+        }
+    };
+}
