@@ -15,7 +15,11 @@ impl Observer {
         let Some(known) = self.known.get(&id) else {
             return;
         };
-        let pids = match self.fs.pids(&known.cgroup.path) {
+        let listed = match self.fs.mount() {
+            Some(_) => self.fs.pids(&known.cgroup.path),
+            None => procs.pids(),
+        };
+        let pids = match listed {
             Ok(pids) => pids,
             Err(error) => {
                 tracing::debug!("{error}");

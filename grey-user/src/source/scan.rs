@@ -6,13 +6,23 @@ use grey_common::CgroupCounters;
 use grey_core::identity::identify;
 
 use super::{Known, Notice, Observer, ProcessSums};
-use crate::host::CgroupFiles;
+use crate::host::{CgroupFiles, HostError};
+
+/// Id of the default hierarchy's root, mounted or not (kernfs numbers from 1).
+const ROOT_ID: u64 = 1;
 
 impl Observer {
     /// Walks the tree: whatever no record told of is found here.
     pub(super) fn scan(&mut self, out: &mut Vec<Notice>) {
         let walk = match self.fs.walk() {
             Ok(walk) => walk,
+            // Without a v2 tree every task is in the default hierarchy's root, and so is all that is counted.
+            Err(HostError::NoCgroup2) => {
+                if self.known.is_empty() {
+                    self.learn(ROOT_ID, "/", true);
+                }
+                return;
+            }
             Err(error) => {
                 self.read_errors += 1;
                 tracing::debug!("{error}");

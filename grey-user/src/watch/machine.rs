@@ -145,7 +145,7 @@ impl Losses {
             }
         }
         if fs.mount().is_none() {
-            parts.push("no cgroup v2 tree: processes' cgroups are known by id only".to_owned());
+            parts.push("no cgroup v2 tree: everything counts as the root cgroup".to_owned());
         } else if !fs.has_memory() {
             parts.push(
                 "the cgroup v2 tree has no memory controller: no memory.* figures".to_owned(),
