@@ -59,9 +59,11 @@ impl Counters {
         active.clear();
         for slot in 1..self.slots.count {
             let (cgroup, dirty) = self.slots.at(slot);
-            if dirty.load(Ordering::Relaxed) != 0 {
+            let id = cgroup.load(Ordering::Acquire);
+            // A slot that was just taken has its mark before its name; it is met again at the next look.
+            if id != 0 && dirty.load(Ordering::Relaxed) != 0 {
                 dirty.store(0, Ordering::SeqCst);
-                active.push((cgroup.load(Ordering::Relaxed), slot));
+                active.push((id, slot));
             }
         }
     }
