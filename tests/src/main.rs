@@ -1,11 +1,15 @@
 //! One static binary for all end-to-end tests: PID 1 of a test VM, test runner, single test or workload,
 //! told apart by its process id and first argument.
 
+mod attribution;
 mod harness;
 mod init;
+mod native_attribution;
 mod native_smoke;
 mod protocol;
 mod runner;
+mod vm_attribution;
+mod vm_lifecycle;
 mod vm_smoke;
 mod workload;
 
@@ -17,6 +21,7 @@ use harness::Trial;
 fn native_trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     trials.extend(native_smoke::trials());
+    trials.extend(native_attribution::trials());
     trials
 }
 
@@ -24,6 +29,8 @@ fn native_trials() -> Vec<Trial> {
 fn vm_trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     trials.extend(vm_smoke::trials());
+    trials.extend(vm_attribution::trials());
+    trials.extend(vm_lifecycle::trials());
     trials
 }
 

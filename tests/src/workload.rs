@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use rustix::io::Errno;
 
+mod calls;
 mod memory;
 mod steps;
 

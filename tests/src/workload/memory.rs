@@ -51,6 +51,11 @@ impl Mapping {
         }
     }
 
+    /// Where it is and how long.
+    pub(super) fn bounds(&self) -> (*mut c_void, usize) {
+        (self.start.as_ptr(), self.length)
+    }
+
     fn pages(&self) -> impl Iterator<Item = *mut u8> {
         let start = self.start.as_ptr().cast::<u8>();
         (0..self.length)

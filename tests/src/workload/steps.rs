@@ -86,15 +86,15 @@ pub(crate) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
         }
         "pid" => write!(out, "{}", std::process::id()).map_err(|_| Errno::NOBUFS),
         "exit" => std::process::exit(word()?.parse().unwrap_or(0)),
-        _ => Err(Errno::NOSYS),
+        _ => super::calls::perform(state, step, out),
     }
 }
 
-fn number(word: &str) -> Result<usize> {
+pub(super) fn number(word: &str) -> Result<usize> {
     word.parse().map_err(|_| Errno::INVAL)
 }
 
-fn pages(word: &str) -> Result<usize> {
+pub(super) fn pages(word: &str) -> Result<usize> {
     number(word)?.checked_mul(PAGE).ok_or(Errno::INVAL)
 }
 
@@ -126,7 +126,7 @@ fn eat(limit: Option<usize>) -> Result<()> {
 }
 
 /// Runs `job` in a forked child and tells its pid and how it ended: `PID exit CODE` or `PID signal NUMBER`.
-fn in_child(out: &mut Line, job: impl FnOnce() -> bool) -> Result<()> {
+pub(super) fn in_child(out: &mut Line, job: impl FnOnce() -> bool) -> Result<()> {
     // SAFETY: the process has one thread, so the child may do whatever we may; it leaves through _exit.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
