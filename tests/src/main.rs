@@ -4,12 +4,16 @@
 mod attribution;
 mod harness;
 mod init;
+mod invocation;
 mod native_attribution;
+mod native_cli;
+mod native_schema;
 mod native_smoke;
 mod protocol;
 mod runner;
 mod vm_attribution;
 mod vm_lifecycle;
+mod vm_cli;
 mod vm_smoke;
 mod workload;
 
@@ -21,6 +25,8 @@ use harness::Trial;
 fn native_trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     trials.extend(native_smoke::trials());
+    trials.extend(native_cli::trials());
+    trials.extend(native_schema::trials());
     trials.extend(native_attribution::trials());
     trials
 }
@@ -29,6 +35,7 @@ fn native_trials() -> Vec<Trial> {
 fn vm_trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     trials.extend(vm_smoke::trials());
+    trials.extend(vm_cli::trials());
     trials.extend(vm_attribution::trials());
     trials.extend(vm_lifecycle::trials());
     trials

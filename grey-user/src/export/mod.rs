@@ -113,3 +113,54 @@ impl Recording {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grey_core::event::{Body, Process, SCHEMA};
+    use grey_core::time::Timestamp;
+
+    /// Keeps each write as it came.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn event(seq: u64) -> Event {
+        Event {
+            schema: SCHEMA.to_owned(),
+            ts: Timestamp(0),
+            seq,
+            host: "n1".to_owned(),
+            boot_id: None,
+            cgroup: None,
+            lossy: false,
+            body: Body::Process {
+                process: Process::default(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_is_passed_on_in_whole_lines() {
+        let mut out = Ndjson::new(BufWriter::with_capacity(1000, Writes::default()));
+        for seq in 0..100 {
+            out.write(&event(seq)).unwrap();
+        }
+        out.flush().unwrap();
+        let writes = &out.out.get_ref().0;
+        assert!(writes.len() > 5, "{} writes", writes.len());
+        for bytes in writes {
+            assert!(bytes.ends_with(b"\n"), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+}
