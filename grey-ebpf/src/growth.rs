@@ -143,7 +143,8 @@ fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64)
             (*entry).base_ns = now;
             (*entry).reported = 1;
         } else {
-            (*entry).charged_pages += delta;
+            // Never below nothing: what it frees beyond that is not the account's to get back when it ends.
+            (*entry).charged_pages = at_least_zero((*entry).charged_pages + delta) as i64;
         }
         charge(tgid, cgroup, slot, delta, now, resident);
         marks((*entry).base_pages, pages)

@@ -23,7 +23,8 @@ pub fn oom_control_leave(_: FExitContext) -> i32 {
     0
 }
 
-/// Remembers whom the kernel is about to kill, for kernels whose mark_victim gives a pid only.
+/// Remembers whom the kernel is about to kill: mark_victim also fires for a task that is dying anyway and is only
+/// let use the reserves, and on some kernels it gives a pid only.
 #[fentry(function = "__oom_kill_process")]
 pub fn oom_victim_enter(ctx: FEntryContext) -> i32 {
     let victim: u64 = ctx.arg(0);
@@ -36,6 +37,16 @@ pub fn oom_victim_enter(ctx: FEntryContext) -> i32 {
     0
 }
 
+/// With [`oom_victim_enter`]: tells kills only.
+#[btf_tracepoint(function = "mark_victim")]
+pub fn oom_mark_victim_killed(ctx: BtfTracePointContext) -> i32 {
+    if take_victim() != 0 {
+        let task: u64 = ctx.arg(0);
+        report(task, read(task, offset!(task_tgid)));
+    }
+    0
+}
+
 #[btf_tracepoint(function = "mark_victim")]
 pub fn oom_mark_victim(ctx: BtfTracePointContext) -> i32 {
     let task: u64 = ctx.arg(0);
@@ -43,9 +54,21 @@ pub fn oom_mark_victim(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// With [`oom_victim_enter`], which has the task.
+#[btf_tracepoint(function = "mark_victim")]
+pub fn oom_mark_victim_pid_killed(ctx: BtfTracePointContext) -> i32 {
+    let victim = take_victim();
+    if victim != 0 {
+        // The kernel may mark another thread of the victim than the one it chose; the thread group is the same.
+        let tgid: u32 = read(victim, offset!(task_tgid));
+        report(victim, if tgid == 0 { ctx.arg::<i32>(0) as u32 } else { tgid });
+    }
+    0
+}
+
 #[btf_tracepoint(function = "mark_victim")]
 pub fn oom_mark_victim_pid(ctx: BtfTracePointContext) -> i32 {
-    by_pid(ctx.arg::<i32>(0) as u32);
+    report(0, ctx.arg::<i32>(0) as u32);
     0
 }
 
@@ -53,21 +76,27 @@ pub fn oom_mark_victim_pid(ctx: BtfTracePointContext) -> i32 {
 pub fn oom_mark_victim_record(ctx: TracePointContext) -> u32 {
     // SAFETY: the offset comes from this event's format file and the read is checked.
     if let Ok(pid) = unsafe { ctx.read_at::<u32>(record_victim_pid() as usize) } {
-        by_pid(pid);
+        report(0, pid);
     }
     0
 }
 
+/// Whom this thread is about to kill, 0 for nobody. Good for one mark.
 #[inline(always)]
-fn by_pid(pid: u32) {
-    let victim = match PENDING_OOM.get_ptr(&current_thread()) {
-        // SAFETY: a live map value that only this thread writes.
-        Some(pending) => unsafe { (*pending).victim },
-        None => 0,
+fn take_victim() -> u64 {
+    let thread = current_thread();
+    let Some(pending) = PENDING_OOM.get_ptr_mut(&thread) else { return 0 };
+    // SAFETY: a live map value that only this thread writes.
+    let (victim, control) = unsafe {
+        let victim = (*pending).victim;
+        (*pending).victim = 0;
+        (victim, (*pending).control)
     };
-    // The kernel may mark another thread of the victim than the one it chose; the thread group is the same.
-    let tgid: u32 = read(victim, offset!(task_tgid));
-    report(victim, if tgid == 0 { pid } else { tgid });
+    if control == 0 {
+        // Nobody else takes it out.
+        let _ = PENDING_OOM.remove(&thread);
+    }
+    victim
 }
 
 #[inline(always)]

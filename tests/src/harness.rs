@@ -6,6 +6,7 @@
 mod cgroup;
 mod observer;
 mod process;
+pub(crate) mod timing;
 
 use std::time::{Duration, Instant};
 

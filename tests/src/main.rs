@@ -2,16 +2,20 @@
 //! told apart by its process id and first argument.
 
 mod attribution;
+mod growth;
 mod harness;
 mod init;
 mod invocation;
 mod native_attribution;
+mod native_growth;
 mod native_cli;
 mod native_schema;
 mod native_smoke;
 mod protocol;
 mod runner;
 mod vm_attribution;
+mod vm_growth;
+mod vm_oom;
 mod vm_lifecycle;
 mod vm_cli;
 mod vm_smoke;
@@ -27,6 +31,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_smoke::trials());
     trials.extend(native_cli::trials());
     trials.extend(native_schema::trials());
+    trials.extend(native_growth::trials());
     trials.extend(native_attribution::trials());
     trials
 }
@@ -36,6 +41,8 @@ fn vm_trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     trials.extend(vm_smoke::trials());
     trials.extend(vm_cli::trials());
+    trials.extend(vm_oom::trials());
+    trials.extend(vm_growth::trials());
     trials.extend(vm_attribution::trials());
     trials.extend(vm_lifecycle::trials());
     trials

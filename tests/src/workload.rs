@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use rustix::io::Errno;
 
 mod calls;
+mod events;
 mod memory;
 mod steps;
 

@@ -131,23 +131,35 @@ pub fn probes() -> Vec<Probe> {
             hook: "mark_victim",
             lost: "who the OOM killer chose (oom events then come from memory.events, without a victim)",
             ways: vec![
+                // The entry of __oom_kill_process tells a kill from a pass for a task that is dying anyway.
+                Way {
+                    label: "BTF tracepoint and fentry",
+                    programs: vec![
+                        ("oom_victim_enter", Hook::Fentry("__oom_kill_process")),
+                        (
+                            "oom_mark_victim_killed",
+                            Hook::Btf("mark_victim", &[Shape::Struct("task_struct")]),
+                        ),
+                    ],
+                    cost: None,
+                },
+                Way {
+                    label: "fentry and BTF tracepoint",
+                    programs: vec![
+                        ("oom_victim_enter", Hook::Fentry("__oom_kill_process")),
+                        (
+                            "oom_mark_victim_pid_killed",
+                            Hook::Btf("mark_victim", &[Shape::Int]),
+                        ),
+                    ],
+                    cost: None,
+                },
                 Way {
                     label: "BTF tracepoint",
                     programs: vec![(
                         "oom_mark_victim",
                         Hook::Btf("mark_victim", &[Shape::Struct("task_struct")]),
                     )],
-                    cost: None,
-                },
-                Way {
-                    label: "BTF tracepoint and fentry",
-                    programs: vec![
-                        ("oom_victim_enter", Hook::Fentry("__oom_kill_process")),
-                        (
-                            "oom_mark_victim_pid",
-                            Hook::Btf("mark_victim", &[Shape::Int]),
-                        ),
-                    ],
                     cost: None,
                 },
                 Way {

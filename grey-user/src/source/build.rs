@@ -1,7 +1,7 @@
 //! One cgroup's counters and files become a `sample`.
 
 use grey_common::CgroupCounters;
-use grey_core::event::{Body, Faults, Mem, MemSource, Oom, Reclaim, Sample, Vm};
+use grey_core::event::{Body, Faults, Mem, MemSource, Reclaim, Sample, Vm};
 use grey_core::time::Timestamp;
 
 use super::{Coverage, Known, Notice, Observer, figure};
@@ -55,48 +55,10 @@ impl Observer {
             mem_source,
         };
         let cgroup = known.cgroup.clone();
-        // Where no probe tells of OOM kills, the count of the cgroup itself does.
-        let kills = sample.events.as_ref().map(|events| events.oom_kill_total);
-        let before = known.oom_kills;
-        known.oom_kills = kills.or(before);
-        if let (Some(now_kills), Some(before)) = (kills, before)
-            && now_kills > before
-            && !coverage.oom
-            && !self.child_told(id, now_kills - before)
-        {
-            let body = Body::Oom {
-                oom: Oom {
-                    victim: None,
-                    trigger: None,
-                    constraint: None,
-                    limit_cgroup: None,
-                    kills: now_kills - before,
-                },
-            };
-            self.emit(body, now, Some(cgroup.clone()), out);
+        if let Some(events) = &sample.events {
+            self.count_kills(id, events.oom_kill_total, now, out);
         }
         self.emit(Body::Sample(Box::new(sample)), now, Some(cgroup), out);
-    }
-
-    /// memory.events counts a kill in every ancestor too; it is told once, for the lowest cgroup that has it.
-    fn child_told(&mut self, id: u64, kills: u64) -> bool {
-        let children: Vec<u64> = self.tree.children(id).collect();
-        let mut below = 0;
-        for child in children {
-            let Some(known) = self.known.get_mut(&child) else {
-                continue;
-            };
-            let Some(files) = &mut known.files else {
-                continue;
-            };
-            let Ok(reading) = files.read(&mut self.buf) else {
-                continue;
-            };
-            let now = reading.events.map_or(0, |events| events.oom_kill_total);
-            below += now.saturating_sub(known.oom_kills.unwrap_or(now));
-            self.touched.insert(child);
-        }
-        below >= kills
     }
 
     /// `None`: there are no files to read. `Some(Err)`: the cgroup is gone.

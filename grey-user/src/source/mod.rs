@@ -3,6 +3,7 @@
 
 mod build;
 mod health;
+mod kills;
 mod processes;
 mod records;
 mod scan;
@@ -53,7 +54,7 @@ struct Known {
     /// pgmajfault at the first reading, if the cgroup is older than the probes.
     major_base: Option<u64>,
     minor_shown: u64,
-    /// oom_kill when last read.
+    /// oom_kill of memory.events as far as it has been told of.
     oom_kills: Option<u64>,
     /// Figures of its own processes, and the same with its descendants'.
     own: ProcessSums,

@@ -89,7 +89,13 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn start(args: &[&str]) -> Result<Self> {
+        Self::start_with(args, &[])
+    }
+
+    /// Starts it with variables set in its environment.
+    pub(crate) fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let mut child = command(args)
+            .envs(variables.iter().copied())
             .spawn()
             .with_context(|| format!("start {} {}", grey_ebpf().display(), args.join(" ")))?;
         let stdout = child.stdout.take().context("grey-ebpf has no stdout")?;

@@ -86,7 +86,10 @@ pub(crate) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
         }
         "pid" => write!(out, "{}", std::process::id()).map_err(|_| Errno::NOBUFS),
         "exit" => std::process::exit(word()?.parse().unwrap_or(0)),
-        _ => super::calls::perform(state, step, out),
+        _ => match super::calls::perform(state, step, out) {
+            Err(Errno::NOSYS) => super::events::perform(state, step, out),
+            result => result,
+        },
     }
 }
 
