@@ -104,6 +104,19 @@ impl Observer {
         }
     }
 
+    /// Records of cgroups that came, went or were renamed for which there was no room.
+    pub(super) fn lifecycle_losses(&self) -> u64 {
+        [
+            RecordKind::CgroupMade,
+            RecordKind::CgroupRemoved,
+            RecordKind::CgroupRenamed,
+        ]
+        .iter()
+        .filter_map(|kind| self.losses.get(*kind as usize))
+        .map(|row| row.dropped)
+        .sum()
+    }
+
     /// (emitted, dropped) by name; a kind that never came up is left out of both.
     fn loss_tables(&self) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
         let mut emitted = BTreeMap::new();

@@ -167,6 +167,8 @@ pub struct Observer {
     rejected: u64,
     losses: Vec<LossCount>,
     lost_last_tick: bool,
+    /// Lifecycle records lost when the tree was last walked.
+    lost_at_walk: u64,
     last_cost: Option<(Timestamp, OwnCost)>,
     active: Vec<(u64, u32)>,
     buf: Vec<u8>,
@@ -220,6 +222,7 @@ impl Observer {
             rejected: 0,
             losses: Vec::new(),
             lost_last_tick: false,
+            lost_at_walk: 0,
             last_cost: None,
             active: Vec::new(),
             buf: Vec::new(),
@@ -265,6 +268,10 @@ impl Observer {
         }
         self.drain(out);
         self.update_losses();
+        // What no record told of because there was no room for it is found by walking, not minutes later.
+        if self.lifecycle_losses() > self.lost_at_walk {
+            self.scan(out);
+        }
         let due = self.due();
         // All counts before the first line: a parent's comes before its children's and sums them up.
         for id in &due {

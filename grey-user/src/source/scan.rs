@@ -14,6 +14,7 @@ const ROOT_ID: u64 = 1;
 impl Observer {
     /// Walks the tree: whatever no record told of is found here.
     pub(super) fn scan(&mut self, out: &mut Vec<Notice>) {
+        self.lost_at_walk = self.lifecycle_losses();
         let walk = match self.fs.walk() {
             Ok(walk) => walk,
             // Without a v2 tree every task is in the default hierarchy's root, and so is all that is counted.
