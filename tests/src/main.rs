@@ -13,11 +13,13 @@ mod native_schema;
 mod native_smoke;
 mod protocol;
 mod runner;
+mod swap;
 mod vm_attribution;
 mod vm_growth;
 mod vm_oom;
 mod vm_lifecycle;
 mod vm_cli;
+mod vm_reclaim;
 mod vm_smoke;
 mod workload;
 
@@ -45,6 +47,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_growth::trials());
     trials.extend(vm_attribution::trials());
     trials.extend(vm_lifecycle::trials());
+    trials.extend(vm_reclaim::trials());
     trials
 }
 
