@@ -2,11 +2,13 @@
 //! told apart by its process id and first argument.
 
 mod attribution;
+mod degraded;
 mod growth;
 mod harness;
 mod init;
 mod invocation;
 mod native_attribution;
+mod native_degraded;
 mod native_growth;
 mod native_cli;
 mod native_schema;
@@ -15,6 +17,7 @@ mod protocol;
 mod runner;
 mod swap;
 mod vm_attribution;
+mod vm_degraded;
 mod vm_growth;
 mod vm_oom;
 mod vm_lifecycle;
@@ -34,6 +37,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_cli::trials());
     trials.extend(native_schema::trials());
     trials.extend(native_growth::trials());
+    trials.extend(native_degraded::trials());
     trials.extend(native_attribution::trials());
     trials
 }
@@ -45,6 +49,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_cli::trials());
     trials.extend(vm_oom::trials());
     trials.extend(vm_growth::trials());
+    trials.extend(vm_degraded::trials());
     trials.extend(vm_attribution::trials());
     trials.extend(vm_lifecycle::trials());
     trials.extend(vm_reclaim::trials());

@@ -163,7 +163,7 @@ pub fn probes() -> Vec<Probe> {
                     cost: None,
                 },
                 Way {
-                    label: "BTF tracepoint, pid only",
+                    label: "BTF tracepoint (pid only)",
                     programs: vec![(
                         "oom_mark_victim_pid",
                         Hook::Btf("mark_victim", &[Shape::Int]),
@@ -171,7 +171,7 @@ pub fn probes() -> Vec<Probe> {
                     cost: None,
                 },
                 Way {
-                    label: "classic tracepoint, pid only",
+                    label: "classic tracepoint (pid only)",
                     programs: vec![("oom_mark_victim_record", Hook::Record("oom", "mark_victim"))],
                     cost: None,
                 },
