@@ -26,6 +26,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "vm_cli_a_cgroup_is_found_by_unit_and_container_name",
             by_name,
         ),
+        Trial::new(
+            "vm_cli_a_sample_between_ticks_has_the_counters_of_now",
+            sample_between_ticks,
+        ),
         Trial::new("vm_cli_pressure_in_a_cgroup_is_an_event", pressure_event),
     ]
 }
@@ -246,5 +250,31 @@ fn pressure_event() -> Result<Outcome> {
     );
     let finished = observer.stop(Signal::INT, Duration::from_secs(10))?;
     ensure!(finished.code() == Some(0), "{finished:?}");
+    Ok(Outcome::Passed)
+}
+
+/// memory.events notifies at once; the line it makes must not mix new files with the counters of the last tick.
+fn sample_between_ticks() -> Result<Outcome> {
+    let cgroup = TempCgroup::new("between")?;
+    cgroup.write("memory.high", 8 << 20)?;
+    let mut observer = Observer::start(&[
+        "watch",
+        "--json",
+        "--interval",
+        "1h",
+        "--cgroup",
+        cgroup.path(),
+    ])?;
+    observer.wait_event("the first look", Duration::from_secs(20), |event| {
+        event["type"] == "health"
+    })?;
+    let mut workload = Workload::start(&cgroup)?;
+    workload.send("eat 12582912")?;
+    let sample = observer.wait_event("a sample at once", Duration::from_secs(20), |event| {
+        event["type"] == "sample" && event["events"]["high_total"].as_u64() > Some(0)
+    })?;
+    let faults = sample["faults"]["user_write_total"].as_u64();
+    // The limit was crossed after 2048 pages; the process had some before.
+    ensure!(faults >= Some(1500), "{faults:?} faults: {sample}");
     Ok(Outcome::Passed)
 }

@@ -296,9 +296,8 @@ impl Observer {
         }
     }
 
-    /// Moves the counters of active cgroups into the tree and names the cgroups to be read, each once.
-    fn due(&mut self) -> Vec<u64> {
-        let mut due: HashSet<u64> = std::mem::take(&mut self.touched);
+    /// Moves the counters of active cgroups into the tree; those cgroups are to be read at the next tick.
+    fn collect(&mut self) {
         let mut active = std::mem::take(&mut self.active);
         if let Some(kernel) = &mut self.kernel {
             kernel.counters.take_active(&mut active);
@@ -306,9 +305,15 @@ impl Observer {
         for (id, slot) in &active {
             self.count(*id, *slot);
             // What a cgroup did shows in its ancestors' figures as well.
-            due.extend(self.tree.ancestors(*id));
+            self.touched.extend(self.tree.ancestors(*id));
         }
         self.active = active;
+    }
+
+    /// Names the cgroups to be read, each once.
+    fn due(&mut self) -> Vec<u64> {
+        self.collect();
+        let mut due: HashSet<u64> = std::mem::take(&mut self.touched);
         let slow = self.options.slow_ticks.max(1);
         let all = self.tick == 0 || !self.coverage.fault_user;
         for (id, known) in &self.known {

@@ -206,8 +206,13 @@ impl Observer {
                 tracing::warn!("{error}");
             }
         }
+        changed.retain(|id| self.known.get(id).is_some_and(|known| known.wanted));
+        if !changed.is_empty() {
+            // Else the counters of this line would be those of the last tick, and its rates wrong.
+            self.collect();
+        }
         for id in changed {
-            if self.known.get(&id).is_some_and(|known| known.wanted) {
+            if self.known.contains_key(&id) {
                 self.count_processes(id, now, out);
                 self.sample(id, now, out);
             }
