@@ -3,14 +3,18 @@
 
 mod attribution;
 mod degraded;
+mod exit;
 mod growth;
 mod harness;
 mod init;
 mod invocation;
+mod loss;
 mod native_attribution;
 mod native_degraded;
+mod native_exit;
 mod native_growth;
 mod native_cli;
+mod native_loss;
 mod native_schema;
 mod native_smoke;
 mod protocol;
@@ -18,7 +22,9 @@ mod runner;
 mod swap;
 mod vm_attribution;
 mod vm_degraded;
+mod vm_exit;
 mod vm_growth;
+mod vm_loss;
 mod vm_oom;
 mod vm_lifecycle;
 mod vm_cli;
@@ -38,6 +44,8 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_schema::trials());
     trials.extend(native_growth::trials());
     trials.extend(native_degraded::trials());
+    trials.extend(native_loss::trials());
+    trials.extend(native_exit::trials());
     trials.extend(native_attribution::trials());
     trials
 }
@@ -50,6 +58,8 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_oom::trials());
     trials.extend(vm_growth::trials());
     trials.extend(vm_degraded::trials());
+    trials.extend(vm_loss::trials());
+    trials.extend(vm_exit::trials());
     trials.extend(vm_attribution::trials());
     trials.extend(vm_lifecycle::trials());
     trials.extend(vm_reclaim::trials());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use grey_common::{LossCount, RecordKind, loss};
+use grey_common::{RecordKind, loss};
 use grey_core::event::{Body, Degraded, Health};
 use grey_core::time::Timestamp;
 
@@ -88,14 +88,18 @@ impl Observer {
         degraded
     }
 
-    /// Takes the loss table and remembers whether anything was lost since the last look.
+    /// Everything dropped so far.
+    pub(super) fn dropped(&self) -> u64 {
+        self.losses.iter().map(|row| row.dropped).sum()
+    }
+
+    /// Takes the loss table and remembers whether anything was lost since the tick before.
     pub(super) fn update_losses(&mut self) {
         let Some(kernel) = &self.kernel else { return };
         match kernel.counters.losses() {
             Ok(losses) => {
-                let sum = |losses: &[LossCount]| losses.iter().map(|row| row.dropped).sum::<u64>();
-                self.lost_last_tick = sum(&losses) > sum(&self.losses);
                 self.losses = losses;
+                self.lost_last_tick = self.dropped() > self.dropped_at_tick;
             }
             Err(error) => {
                 self.read_errors += 1;

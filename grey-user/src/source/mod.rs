@@ -167,6 +167,8 @@ pub struct Observer {
     rejected: u64,
     losses: Vec<LossCount>,
     lost_last_tick: bool,
+    /// Records dropped up to the last tick: what comes after it belongs to the next one's window.
+    dropped_at_tick: u64,
     /// Lifecycle records lost when the tree was last walked.
     lost_at_walk: u64,
     last_cost: Option<(Timestamp, OwnCost)>,
@@ -222,6 +224,7 @@ impl Observer {
             rejected: 0,
             losses: Vec::new(),
             lost_last_tick: false,
+            dropped_at_tick: 0,
             lost_at_walk: 0,
             last_cost: None,
             active: Vec::new(),
@@ -268,6 +271,7 @@ impl Observer {
         }
         self.drain(out);
         self.update_losses();
+        self.dropped_at_tick = self.dropped();
         // What no record told of because there was no room for it is found by walking, not minutes later.
         if self.lifecycle_losses() > self.lost_at_walk {
             self.scan(out);
