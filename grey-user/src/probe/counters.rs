@@ -21,6 +21,8 @@ pub struct Counters {
     processes: HashMap<MapData, u32, ProcessGrowth>,
     loss: PerCpuArray<MapData, LossCount>,
     cpus: usize,
+    /// Slots that bore a mark at the last look.
+    recent: Vec<bool>,
 }
 
 impl Counters {
@@ -50,19 +52,24 @@ impl Counters {
             processes: take(ebpf, "PROCESS_GROWTH")?,
             loss,
             cpus,
+            recent: vec![false; count as usize],
         })
     }
 
-    /// Cgroups whose counters moved since the last call, with their slots. The mark is cleared before the counters
-    /// are read, so that a change in between shows up next time.
+    /// Cgroups whose counters may have moved since the last call, with their slots. The kernel side marks a slot
+    /// before it counts, so one that bore a mark last time is told of once more: the count may have come after.
     pub fn take_active(&mut self, active: &mut Vec<(u64, u32)>) {
         active.clear();
         for slot in 1..self.slots.count {
             let (cgroup, dirty) = self.slots.at(slot);
             let id = cgroup.load(Ordering::Acquire);
             // A slot that was just taken has its mark before its name; it is met again at the next look.
-            if id != 0 && dirty.load(Ordering::Relaxed) != 0 {
+            let marked = id != 0 && dirty.load(Ordering::Relaxed) != 0;
+            if marked {
                 dirty.store(0, Ordering::SeqCst);
+            }
+            let again = std::mem::replace(&mut self.recent[slot as usize], marked);
+            if id != 0 && (marked || again) {
                 active.push((id, slot));
             }
         }

@@ -307,9 +307,10 @@ impl Observer {
             kernel.counters.take_active(&mut active);
         }
         for (id, slot) in &active {
-            self.count(*id, *slot);
-            // What a cgroup did shows in its ancestors' figures as well.
-            self.touched.extend(self.tree.ancestors(*id));
+            if self.count(*id, *slot) {
+                // What a cgroup did shows in its ancestors' figures as well.
+                self.touched.extend(self.tree.ancestors(*id));
+            }
         }
         self.active = active;
     }
@@ -338,30 +339,33 @@ impl Observer {
         due
     }
 
-    /// Adds what the slot counted since the last look to the tree.
-    fn count(&mut self, id: u64, slot: u32) {
-        let Some(kernel) = &self.kernel else { return };
+    /// Adds what the slot counted since the last look to the tree; false when that is nothing.
+    fn count(&mut self, id: u64, slot: u32) -> bool {
+        let Some(kernel) = &self.kernel else {
+            return false;
+        };
         let now = match kernel.counters.read(slot) {
             Ok(now) => now,
             Err(error) => {
                 self.read_errors += 1;
                 tracing::warn!("counters of cgroup {id}: {error}");
-                return;
+                return false;
             }
         };
         if !self.known.contains_key(&id) {
             // Its making was not told (a lost record, a namespace): ask the file system.
             match self.fs.lookup(id) {
                 Some(path) => self.learn(id, &path, false),
-                None => return,
+                None => return false,
             }
         }
         let Some(known) = self.known.get_mut(&id) else {
-            return;
+            return false;
         };
         let delta = grey_core::tree::counter_delta(&now, &known.counted);
         known.counted = now;
         self.tree.add(id, &delta);
+        delta != CgroupCounters::default()
     }
 
     /// Makes a line of the stream.

@@ -143,6 +143,8 @@ impl Observer {
     pub(super) fn forget(&mut self, id: u64, out: &mut Vec<Notice>) {
         self.settle_processes(id);
         self.release(id);
+        // What it did last, and what it gave back, shows in the figures above it.
+        self.touched.extend(self.tree.ancestors(id));
         let path = self.tree.remove(id);
         if let Some(watches) = &mut self.watches {
             watches.remove(id);
