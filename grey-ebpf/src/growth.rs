@@ -1,5 +1,6 @@
 //! Growth of processes and cgroups. The fault path compares the resident size with two marks of this CPU; only
-//! when one is crossed (every `GROWTH_STEP` pages) is the process looked up and its cgroup's account moved.
+//! when one is crossed (every `GROWTH_STEP` pages, more often at first) is the process looked up and its cgroup's
+//! account moved.
 
 use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::btf_tracepoint;
@@ -151,12 +152,17 @@ fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64)
     }
 }
 
+/// A quarter more than it has grown makes the next look, up to `GROWTH_STEP`: many processes that each stay under the
+/// step would otherwise add up to nothing.
 #[inline(always)]
 fn marks(base: u64, pages: u64) -> (u64, u64) {
+    const LEAST: u64 = 8;
     let step = growth_step();
     let low = if pages > step { pages - step } else { 0 };
+    let quarter = (pages - base) >> 2;
+    let next = if quarter > LEAST { quarter } else { LEAST };
+    let at_step = pages + if next < step { next } else { step };
     let at_threshold = base + growth_pages();
-    let at_step = pages + step;
     (low, if at_step < at_threshold { at_step } else { at_threshold })
 }
 
