@@ -20,6 +20,7 @@ impl Observer {
             return;
         };
         known.read_at = self.tick;
+        known.sampled = now;
         let totals = self.tree.totals(id).copied().unwrap_or_default();
         let coverage = self.coverage;
         let probed = self.kernel.is_some();

@@ -47,6 +47,8 @@ struct Known {
     files: Option<CgroupFiles>,
     /// Tick of the last reading.
     read_at: u64,
+    /// Time of the last sample.
+    sampled: Timestamp,
     /// Tick of the last reading of its limits.
     limits_at: Option<u64>,
     /// Counters of its slot when last read.

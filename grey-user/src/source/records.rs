@@ -13,6 +13,9 @@ const SAME_KILL_NS: u64 = 5_000_000_000;
 /// Two threads that cross a growth mark together report it twice, within a few microseconds.
 const SAME_GROWTH_US: u64 = 2_000;
 
+/// Samples of one cgroup on notice of its memory.events are at least this far apart; the tick makes up for the rest.
+const NOTIFY_SPACING_US: i64 = 100_000;
+
 impl Observer {
     /// Reads both rings empty.
     pub fn drain(&mut self, out: &mut Vec<Notice>) {
@@ -206,7 +209,17 @@ impl Observer {
                 tracing::warn!("{error}");
             }
         }
-        changed.retain(|id| self.known.get(id).is_some_and(|known| known.wanted));
+        changed.retain(|id| {
+            let Some(known) = self.known.get(id).filter(|known| known.wanted) else {
+                return false;
+            };
+            // A cgroup at its limit changes its events up to a hundred times a second.
+            let at_once = now.0 >= known.sampled.0.saturating_add(NOTIFY_SPACING_US);
+            if !at_once {
+                self.touched.insert(*id);
+            }
+            at_once
+        });
         if !changed.is_empty() {
             // Else the counters of this line would be those of the last tick, and its rates wrong.
             self.collect();

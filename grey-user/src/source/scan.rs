@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use grey_common::CgroupCounters;
 use grey_core::identity::identify;
+use grey_core::time::Timestamp;
 
 use super::{Known, Notice, Observer, ProcessSums};
 use crate::host::{CgroupFiles, HostError};
@@ -95,6 +96,7 @@ impl Observer {
                 wanted,
                 files: None,
                 read_at: self.tick,
+                sampled: Timestamp::default(),
                 limits_at: None,
                 counted: CgroupCounters::default(),
                 // A cgroup made after the first tick began with the probes attached.

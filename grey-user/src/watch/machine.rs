@@ -35,9 +35,12 @@ pub(crate) fn kernel_side(
             (Some(kernel), probes, None)
         }
         Err(error) => {
+            // Which of the maps was refused first is of no use to anybody.
             let reason = match rustix::process::geteuid().is_root() {
                 true => error.to_string(),
-                false => format!("not root ({error})"),
+                false => {
+                    "not root, and loading BPF needs root or CAP_BPF and CAP_PERFMON".to_owned()
+                }
             };
             (None, probe::unavailable(&reason), Some(reason))
         }
