@@ -304,7 +304,7 @@ fn storm_of_200_kills_loses_none() -> Result<Outcome> {
     const ROUNDS: usize = 2;
     const EACH: usize = 50;
     let mut observer = watch(&[])?;
-    let mut sides = [limited("storm-a", 2 << 20)?, limited("storm-b", 2 << 20)?];
+    let mut sides = [limited("storm-a", 3 << 20)?, limited("storm-b", 3 << 20)?];
     let mut killed = Vec::new();
     for _ in 0..ROUNDS {
         for (_, workload) in &mut sides {

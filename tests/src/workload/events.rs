@@ -193,19 +193,27 @@ fn set_oom_score(score: usize) -> Result<()> {
     rustix::io::write(file, text.text().as_bytes()).map(drop)
 }
 
-/// A child that eats without end and keeps the time of its last pages in `stamp`.
+/// A child that eats until it is killed and keeps the time of its last pages in `stamp`. All is mapped beforehand: at
+/// its limit a cgroup may refuse a system call instead of killing.
 fn eater(score: usize, stamp: *mut i64) -> Result<libc::pid_t> {
-    const PIECE: usize = 16 * PAGE;
+    const MOST: usize = 64 << 20;
     fork(|| {
-        set_oom_score(score)?;
-        loop {
-            let mapping = Mapping::new(PIECE)?;
-            if !stamp.is_null() {
+        while let Err(error) = set_oom_score(score) {
+            if error != Errno::NOMEM {
+                return Err(error);
+            }
+        }
+        let mapping = Mapping::new(MOST)?;
+        let (start, length) = mapping.bounds();
+        for page in 0..length / PAGE {
+            if !stamp.is_null() && page % 16 == 0 {
                 // SAFETY: the caller's shared page, which outlives the child.
                 unsafe { stamp.write_volatile(wall_us()) };
             }
-            mapping.touch();
+            // SAFETY: inside the mapping, which is writable and ours alone.
+            unsafe { start.cast::<u8>().add(page * PAGE).write_volatile(1) };
         }
+        Ok(())
     })
 }
 
