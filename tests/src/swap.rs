@@ -1,4 +1,4 @@
-//! Swap on a zram device, which the VM kernels have as a module: what makes anonymous memory reclaimable.
+//! What makes a kernel reclaim: swap on a zram device, which the VM kernels have as a module, and too little memory.
 
 use std::ffi::CString;
 use std::fs;
@@ -47,4 +47,38 @@ fn write_header(bytes: u64) -> Result<()> {
     page[1028..1032].copy_from_slice(&last.to_le_bytes());
     page[PAGE - 10..].copy_from_slice(b"SWAPSPACE2");
     fs::write(DEVICE, page).context("write the swap header")
+}
+
+/// A number of a file of lines `KEY NUMBER`, with or without a colon and a unit.
+pub(crate) fn value_of(path: &str, key: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(path)?;
+    let line = text
+        .lines()
+        .find(|line| line.split([' ', ':']).next() == Some(key))
+        .with_context(|| format!("no {key} in {path}"))?;
+    let number = line.split_whitespace().nth(1).context("no number")?;
+    Ok(number.parse()?)
+}
+
+/// The machine's lowest watermark, raised; as it was on drop.
+pub(crate) struct ShortOfMemory(String);
+
+impl ShortOfMemory {
+    const FILE: &str = "/proc/sys/vm/min_free_kbytes";
+
+    /// So much can be allocated before the watermark.
+    pub(crate) fn with_room(bytes: u64) -> Result<Self> {
+        let before = Self(std::fs::read_to_string(Self::FILE)?);
+        let free = value_of("/proc/meminfo", "MemFree")?;
+        std::fs::write(Self::FILE, (free - bytes / 1024).to_string())?;
+        Ok(before)
+    }
+}
+
+impl Drop for ShortOfMemory {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(Self::FILE, self.0.trim()) {
+            eprintln!("{}: {error}", Self::FILE);
+        }
+    }
 }

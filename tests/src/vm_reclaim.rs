@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::attribution::scene::{Figures, Scene, rose_by, time_ms, wall_ms};
 use crate::harness::{Observer, Outcome, TempCgroup, Trial, Workload, assert_within};
-use crate::swap::Swap;
+use crate::swap::{ShortOfMemory, Swap, value_of};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -67,7 +67,7 @@ fn reclaim_agrees_with_memory_stat() -> Result<Outcome> {
         "{us} us of stall, {stalled} by pressure"
     );
     ensure!(
-        us <= stalled + stalled / 5 && us >= stalled / 3,
+        us <= stalled + stalled / 2 && us >= stalled / 3,
         "{us} us of stall, {stalled} by memory.pressure"
     );
     rose_by(&after.parent, &before.parent, "reclaim.pages_total", pages)?;
@@ -142,6 +142,9 @@ fn reclaim_of_a_parents_limit_is_the_parents() -> Result<Outcome> {
     );
     let pages = after.parent.rise(&before.parent, "reclaim.pages_total")?;
     assert_within("the parent's pages, by pgsteal", pages, stolen, 5.0)?;
+    for (now, then) in [(&after.a, &before.a), (&after.b, &before.b)] {
+        rose_by(now, then, "reclaim.pages_total", 0)?;
+    }
     ensure!(
         after.a.rise(&before.a, "reclaim.stall_us_total")? > 0,
         "nobody waited"
@@ -369,38 +372,4 @@ fn reclaim_of_the_whole_machine_is_seen() -> Result<Outcome> {
 
 fn vmstat(key: &str) -> Result<u64> {
     value_of("/proc/vmstat", key)
-}
-
-/// A number of a file of lines `KEY NUMBER`, with or without a colon and a unit.
-fn value_of(path: &str, key: &str) -> Result<u64> {
-    let text = std::fs::read_to_string(path)?;
-    let line = text
-        .lines()
-        .find(|line| line.split([' ', ':']).next() == Some(key))
-        .with_context(|| format!("no {key} in {path}"))?;
-    let number = line.split_whitespace().nth(1).context("no number")?;
-    Ok(number.parse()?)
-}
-
-/// The machine's lowest watermark, raised; as it was on drop.
-struct ShortOfMemory(String);
-
-impl ShortOfMemory {
-    const FILE: &str = "/proc/sys/vm/min_free_kbytes";
-
-    /// So much can be allocated before the watermark.
-    fn with_room(bytes: u64) -> Result<Self> {
-        let before = Self(std::fs::read_to_string(Self::FILE)?);
-        let free = value_of("/proc/meminfo", "MemFree")?;
-        std::fs::write(Self::FILE, (free - bytes / 1024).to_string())?;
-        Ok(before)
-    }
-}
-
-impl Drop for ShortOfMemory {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::write(Self::FILE, self.0.trim()) {
-            eprintln!("{}: {error}", Self::FILE);
-        }
-    }
 }
