@@ -29,7 +29,8 @@ pub struct GlobError {
 /// A backslash is itself, because systemd puts it into names; write `[*]` for a literal star.
 #[derive(Clone, Debug, Default)]
 pub struct CgroupFilter {
-    all: bool,
+    /// False, as by default: every cgroup.
+    restricted: bool,
     paths: Vec<String>,
     names: Vec<String>,
     path_globs: GlobSet,
@@ -43,7 +44,7 @@ impl CgroupFilter {
     /// [`GlobError`] names the first argument that is empty or not a valid glob.
     pub fn new(patterns: &[String], mount: &str) -> Result<CgroupFilter, GlobError> {
         let mut filter = CgroupFilter {
-            all: patterns.is_empty(),
+            restricted: !patterns.is_empty(),
             ..CgroupFilter::default()
         };
         let mut path_globs = GlobSetBuilder::new();
@@ -96,7 +97,7 @@ impl CgroupFilter {
     /// Whether the cgroup with this path below the mount and this name ([`crate::identity`]) is asked for.
     #[must_use]
     pub fn matches(&self, path: &str, name: &str) -> bool {
-        if self.all {
+        if !self.restricted {
             return true;
         }
         if self.paths.iter().any(|wanted| wanted == path) || self.path_globs.is_match(path) {

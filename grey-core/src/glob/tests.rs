@@ -169,3 +169,8 @@ proptest! {
         prop_assert_eq!(filter.matches(&other, ""), path == other);
     }
 }
+
+#[test]
+fn the_default_filter_matches_every_cgroup() {
+    assert!(CgroupFilter::default().matches("/system.slice", "system.slice"));
+}
