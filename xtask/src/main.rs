@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds the kernel object, runs the program, tests it on real kernels.
 
 mod build_ebpf;
+mod kernel_table;
 mod test;
 mod vm;
 mod vm_command;
@@ -30,6 +31,8 @@ enum Task {
     Test(test::Args),
     /// Boot a test VM: run the VM tests in it, or a shell command
     Vm(vm_command::Args),
+    /// Write the tables of what works on which kernel, from VM runs
+    KernelTable(kernel_table::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Task::Watch { args } => watch::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Vm(args) => vm_command::run(&args),
+        Task::KernelTable(args) => kernel_table::run(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
