@@ -60,7 +60,7 @@ impl Observer {
     }
 
     /// oom_kill of a cgroup as it is now; `None` where it has no files or is gone.
-    fn kill_count(&mut self, id: u64) -> Option<u64> {
+    pub(super) fn kill_count(&mut self, id: u64) -> Option<u64> {
         let files = self.known.get_mut(&id)?.files.as_mut()?;
         let reading = files.read(&mut self.buf).ok()?;
         Some(reading.events?.oom_kill_total)

@@ -209,17 +209,23 @@ impl Observer {
                 tracing::warn!("{error}");
             }
         }
-        changed.retain(|id| {
-            let Some(known) = self.known.get(id).filter(|known| known.wanted) else {
-                return false;
-            };
-            // A cgroup at its limit changes its events up to a hundred times a second.
-            let at_once = now.0 >= known.sampled.0.saturating_add(NOTIFY_SPACING_US);
-            if !at_once {
-                self.touched.insert(*id);
-            }
-            at_once
+        changed.retain(|id| self.known.get(id).is_some_and(|known| known.wanted));
+        // A cgroup at its limit changes its events up to a hundred times a second.
+        let (at_once, later): (Vec<u64>, Vec<u64>) = changed.iter().partition(|id| {
+            self.known
+                .get(id)
+                .is_some_and(|known| now.0 >= known.sampled.0.saturating_add(NOTIFY_SPACING_US))
         });
+        for id in later {
+            self.touched.insert(id);
+            // Nobody else tells of a kill before the next tick.
+            if !self.coverage.oom
+                && let Some(count) = self.kill_count(id)
+            {
+                self.count_kills(id, count, now, out);
+            }
+        }
+        let changed = at_once;
         if !changed.is_empty() {
             // Else the counters of this line would be those of the last tick, and its rates wrong.
             self.collect();

@@ -169,6 +169,10 @@ impl Guest {
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait().context("wait for QEMU")?;
+                    // A panic ends QEMU before the console is looked at.
+                    if let Some(line) = self.fatal_line() {
+                        bail!("the guest broke off: {line}{}", self.tail());
+                    }
                     bail!(
                         "QEMU ended ({status}) before the guest was done{}",
                         self.tail()

@@ -52,12 +52,15 @@ const MOST_RESTARTS: u32 = 4;
 
 /// QEMU's TCG with several CPU threads can run a breakpoint that the kernel has already patched away again (static
 /// keys, ftrace and kprobes change code by way of int3). The kernel then finds no owner for it and oopses. Real
-/// hardware and KVM have no such window; nothing but this very oops is taken for it.
+/// hardware and KVM have no such window; nothing but this very oops is taken for it, and a guest that never came up,
+/// in which nothing of ours has run.
 fn is_emulator_fault(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}");
-    text.lines()
-        .next()
-        .is_some_and(|line| line.contains("Oops: int3") || line.contains("int3: 0000"))
+    text.lines().next().is_some_and(|line| {
+        line.contains("Oops: int3")
+            || line.contains("int3: 0000")
+            || line.starts_with("no boot for")
+    })
 }
 
 /// All that guests are made of.
@@ -144,8 +147,8 @@ impl Machines {
             }
             restarts += 1;
             eprintln!(
-                "kernel {name}: QEMU lost a change of kernel code between its CPUs (int3 oops); \
-                 started again, {} tests are done",
+                "kernel {name}: the emulator failed ({}); started again, {} tests are done",
+                error.to_string().lines().next().unwrap_or_default(),
                 results.len()
             );
             rest = payload.without(&results);
@@ -319,6 +322,8 @@ mod tests {
             "the guest broke off: [    9.1] Oops: int3: 0000 [#1] PREEMPT SMP"
         ));
         assert!(fault("the guest broke off: [    9.1] int3: 0000 [#1] SMP"));
+        assert!(fault("no boot for 60s"));
+        assert!(!fault("no sign of life for 60s"));
         assert!(!fault("the guest broke off: [    9.1] Oops: 0002 [#1] SMP"));
         assert!(!fault(
             "the guest broke off: Kernel panic - not syncing: Fatal exception"
