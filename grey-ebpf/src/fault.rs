@@ -68,7 +68,9 @@ fn count(bump: impl FnOnce(*mut CgroupCounters)) {
     let Some(last) = last() else { return };
     let cgroup = current_cgroup();
     let slot = current_slot(last, cgroup);
-    let Some(counters) = counters(slot) else { return };
+    let Some(counters) = counters(slot) else {
+        return;
+    };
     bump(counters);
     if growth_on_fault() != 0 {
         growth::on_fault(last, cgroup, slot);

@@ -5,17 +5,25 @@
 use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use grey_common::{GrowthRecord, Header, NO_INDEX, NO_OFFSET, ProcessGrowth, RecordKind, loss, rss};
+use grey_common::{
+    GrowthRecord, Header, NO_INDEX, NO_OFFSET, ProcessGrowth, RecordKind, loss, rss,
+};
 
-use crate::kernel::{PLAIN_STRIDE, Resident, at_least_zero, current_cgroup, current_comm, current_slot, current_task, current_tgid, last, now_ns, read, resident, resident_plain};
+use crate::kernel::{
+    PLAIN_STRIDE, Resident, at_least_zero, current_cgroup, current_comm, current_slot,
+    current_task, current_tgid, last, now_ns, read, resident, resident_plain,
+};
 use crate::maps::{
-    CGROUP_GROWTH, GROWTH, Last, PROCESS_GROWTH, count_loss, count_record, growth_pages, growth_step, offset, page_shift, task_btf,
+    CGROUP_GROWTH, GROWTH, Last, PROCESS_GROWTH, count_loss, count_record, growth_pages,
+    growth_step, offset, page_shift, task_btf,
 };
 
 /// Called by the fault programs, preemption off.
 #[inline(always)]
 pub fn on_fault(last: *mut Last, cgroup: u64, slot: u32) {
-    let Some(resident) = current_resident() else { return };
+    let Some(resident) = current_resident() else {
+        return;
+    };
     check(last, cgroup, slot, resident);
 }
 
@@ -73,14 +81,20 @@ fn current_resident() -> Option<Resident> {
         let mm: u64 = read(current_task(), offset!(task_mm));
         return if mm == 0 { None } else { Some(resident(mm)) };
     }
-    if offset!(task_mm) == NO_OFFSET || offset!(mm_rss) == NO_OFFSET || offset!(mm_total_vm) == NO_OFFSET {
+    if offset!(task_mm) == NO_OFFSET
+        || offset!(mm_rss) == NO_OFFSET
+        || offset!(mm_total_vm) == NO_OFFSET
+    {
         return None;
     }
     // SAFETY: the verifier knows the types behind this pointer and checks each offset against the kernel's BTF;
     // a load through a bad pointer reads 0.
     unsafe {
         let task = generated::bpf_get_current_task_btf().cast::<u8>();
-        let mm = task.add(offset!(task_mm) as usize).cast::<*const u8>().read_volatile();
+        let mm = task
+            .add(offset!(task_mm) as usize)
+            .cast::<*const u8>()
+            .read_volatile();
         if mm.is_null() {
             return None;
         }
@@ -89,11 +103,16 @@ fn current_resident() -> Option<Resident> {
             resident_plain(mm as u64)
         } else {
             let counter = |member: u32| {
-                mm.add((offset!(mm_rss) + member * offset!(mm_rss_stride)) as usize).cast::<i64>().read_volatile()
+                mm.add((offset!(mm_rss) + member * offset!(mm_rss_stride)) as usize)
+                    .cast::<i64>()
+                    .read_volatile()
             };
             at_least_zero(counter(rss::ANON) + counter(rss::FILE) + counter(rss::SHMEM))
         };
-        let total_vm = mm.add(offset!(mm_total_vm) as usize).cast::<u64>().read_volatile();
+        let total_vm = mm
+            .add(offset!(mm_total_vm) as usize)
+            .cast::<u64>()
+            .read_volatile();
         Some(Resident { pages, total_vm })
     }
 }
@@ -136,7 +155,14 @@ fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64)
         }
         let grown = pages - (*entry).base_pages;
         if grown >= growth_pages() {
-            send(RecordKind::ProcessGrowth, tgid, cgroup, grown, now - (*entry).base_ns, resident);
+            send(
+                RecordKind::ProcessGrowth,
+                tgid,
+                cgroup,
+                grown,
+                now - (*entry).base_ns,
+                resident,
+            );
             // Told as the process's growth, so it leaves the cgroup's account.
             delta -= (*entry).charged_pages + delta;
             (*entry).charged_pages = 0;
@@ -163,13 +189,22 @@ fn marks(base: u64, pages: u64) -> (u64, u64) {
     let next = if quarter > LEAST { quarter } else { LEAST };
     let at_step = pages + if next < step { next } else { step };
     let at_threshold = base + growth_pages();
-    (low, if at_step < at_threshold { at_step } else { at_threshold })
+    (
+        low,
+        if at_step < at_threshold {
+            at_step
+        } else {
+            at_threshold
+        },
+    )
 }
 
 /// Moves the growth account of a cgroup by `delta` pages.
 #[inline(always)]
 fn charge(tgid: u32, cgroup: u64, slot: u32, delta: i64, now: u64, resident: &Resident) {
-    let Some(account) = CGROUP_GROWTH.get_ptr_mut(slot) else { return };
+    let Some(account) = CGROUP_GROWTH.get_ptr_mut(slot) else {
+        return;
+    };
     // SAFETY: a live array entry; the add is atomic, the rest tolerates a lost race as above.
     unsafe {
         if (*account).since_ns == 0 {
@@ -184,7 +219,14 @@ fn charge(tgid: u32, cgroup: u64, slot: u32, delta: i64, now: u64, resident: &Re
             (*account).pages = 0;
             (*account).since_ns = now;
         } else if pages as u64 >= growth_pages() {
-            send(RecordKind::CgroupGrowth, tgid, cgroup, pages as u64, now - (*account).since_ns, resident);
+            send(
+                RecordKind::CgroupGrowth,
+                tgid,
+                cgroup,
+                pages as u64,
+                now - (*account).since_ns,
+                resident,
+            );
             (*account).pages = 0;
             (*account).since_ns = now;
         }
@@ -194,11 +236,16 @@ fn charge(tgid: u32, cgroup: u64, slot: u32, delta: i64, now: u64, resident: &Re
 /// Takes a process out of the tables: it ended, or became another program.
 #[inline(always)]
 pub fn forget(tgid: u32) -> bool {
-    let Some(entry) = PROCESS_GROWTH.get_ptr_mut(&tgid) else { return false };
+    let Some(entry) = PROCESS_GROWTH.get_ptr_mut(&tgid) else {
+        return false;
+    };
     // SAFETY: a live map value and a live array entry.
     let reported = unsafe {
         if let Some(account) = CGROUP_GROWTH.get_ptr_mut((*entry).index) {
-            crate::maps::add((&raw mut (*account).pages).cast::<u64>(), (-(*entry).charged_pages) as u64);
+            crate::maps::add(
+                (&raw mut (*account).pages).cast::<u64>(),
+                (-(*entry).charged_pages) as u64,
+            );
         }
         (*entry).reported != 0
     };
@@ -213,7 +260,12 @@ fn send(kind: RecordKind, tgid: u32, cgroup: u64, pages: u64, since_ns: u64, res
     let Some(mut room) = room else { return };
     let shift = page_shift();
     room.write(GrowthRecord {
-        header: Header { kind: kind as u32, size: size_of::<GrowthRecord>() as u32, ktime_ns: now_ns(), cgroup },
+        header: Header {
+            kind: kind as u32,
+            size: size_of::<GrowthRecord>() as u32,
+            ktime_ns: now_ns(),
+            cgroup,
+        },
         bytes: pages << shift,
         since_ns,
         rss: resident.pages << shift,

@@ -70,7 +70,10 @@ pub fn cgroup_id(cgroup: u64) -> u64 {
 /// v2 cgroup id of a task, 0 when unknown.
 #[inline(always)]
 pub fn task_cgroup_id(task: u64) -> u64 {
-    cgroup_id(read(read(task, offset!(task_cgroups)), offset!(css_set_dfl_cgrp)))
+    cgroup_id(read(
+        read(task, offset!(task_cgroups)),
+        offset!(css_set_dfl_cgrp),
+    ))
 }
 
 /// v2 cgroup id of a `struct mem_cgroup`, 0 when unknown.
@@ -79,7 +82,10 @@ pub fn memcg_id(memcg: u64) -> u64 {
     if offset!(memcg_css) == NO_OFFSET {
         return 0;
     }
-    cgroup_id(read(memcg + u64::from(offset!(memcg_css)), offset!(css_cgroup)))
+    cgroup_id(read(
+        memcg + u64::from(offset!(memcg_css)),
+        offset!(css_cgroup),
+    ))
 }
 
 /// One rss counter of an mm in pages; per-CPU parts not yet folded in may make it negative, which is 0 here.
@@ -114,7 +120,10 @@ pub fn resident(mm: u64) -> Resident {
     } else {
         rss_pages(mm, rss::ANON) + rss_pages(mm, rss::FILE) + rss_pages(mm, rss::SHMEM)
     };
-    Resident { pages, total_vm: read(mm, offset!(mm_total_vm)) }
+    Resident {
+        pages,
+        total_vm: read(mm, offset!(mm_total_vm)),
+    }
 }
 
 /// Distance of the counters where they are plain words (before percpu_counter, 6.2).
@@ -124,7 +133,9 @@ pub const PLAIN_STRIDE: u32 = 8;
 #[inline(always)]
 pub fn resident_plain(mm: u64) -> u64 {
     let counters: [i64; 4] = read(mm, offset!(mm_rss));
-    at_least_zero(counters[rss::ANON as usize] + counters[rss::FILE as usize] + counters[rss::SHMEM as usize])
+    at_least_zero(
+        counters[rss::ANON as usize] + counters[rss::FILE as usize] + counters[rss::SHMEM as usize],
+    )
 }
 
 /// The slot of `cgroup`, made if it has none yet; [`NO_INDEX`] when all are in use (counted).

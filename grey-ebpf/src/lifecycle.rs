@@ -6,7 +6,9 @@ use aya_ebpf::programs::BtfTracePointContext;
 use grey_common::{CgroupRecord, Header, ProcessRecord, RecordKind};
 
 use crate::growth;
-use crate::kernel::{cgroup_id, current_cgroup, current_comm, current_task, current_tgid, now_ns, read};
+use crate::kernel::{
+    cgroup_id, current_cgroup, current_comm, current_task, current_tgid, now_ns, read,
+};
 use crate::maps::{RARE, count_record, offset};
 
 #[btf_tracepoint(function = "cgroup_mkdir")]
@@ -28,7 +30,11 @@ pub fn cgroup_renamed(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn cgroup(kind: RecordKind, cgroup: u64, path: u64) {
     // The default (v2) hierarchy has number 0; v1 hierarchies have others.
-    if read::<i32>(read(cgroup, offset!(cgroup_root)), offset!(root_hierarchy_id)) != 0 {
+    if read::<i32>(
+        read(cgroup, offset!(cgroup_root)),
+        offset!(root_hierarchy_id),
+    ) != 0
+    {
         return;
     }
     let room = RARE.reserve::<CgroupRecord>(0);

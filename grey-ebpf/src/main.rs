@@ -1,7 +1,11 @@
 //! The kernel side: one module a probe family. Programs count into per-CPU tables and send rare records; all
 //! judgement is on the user side. Which programs are loaded, and how they attach, is the loader's decision.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features))]
+#![cfg_attr(
+    target_arch = "bpf",
+    feature(core_intrinsics),
+    allow(internal_features)
+)]
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused_imports))]
 
 #[cfg(target_arch = "bpf")]

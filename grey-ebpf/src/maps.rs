@@ -2,7 +2,10 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, Stack};
-use grey_common::{CgroupCounters, CgroupGrowth, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth, RecordKind, Slot, loss};
+use grey_common::{
+    CgroupCounters, CgroupGrowth, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth, RecordKind,
+    Slot, loss,
+};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -185,5 +188,9 @@ pub unsafe fn add(counter: *mut u64, value: u64) {
     // The target has no compare-and-swap, so core offers no AtomicU64::fetch_add on it. Relaxed with the result
     // unused is the plain `lock xadd` that kernels before 5.12 have.
     // SAFETY: the caller's promise; u64 map values are 8-byte aligned.
-    unsafe { core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(counter, value) };
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+            counter, value,
+        )
+    };
 }

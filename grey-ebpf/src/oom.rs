@@ -6,13 +6,19 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, Trac
 use grey_common::{Header, NO_OFFSET, OomRecord, RecordKind, UNKNOWN, constraint, rss};
 
 use crate::kernel::{
-    current_cgroup, current_comm, current_tgid, current_thread, memcg_id, now_ns, read, rss_pages, task_cgroup_id,
+    current_cgroup, current_comm, current_tgid, current_thread, memcg_id, now_ns, read, rss_pages,
+    task_cgroup_id,
 };
-use crate::maps::{PENDING_OOM, PendingOom, RARE, count_record, offset, page_shift, record_victim_pid};
+use crate::maps::{
+    PENDING_OOM, PendingOom, RARE, count_record, offset, page_shift, record_victim_pid,
+};
 
 #[fentry(function = "out_of_memory")]
 pub fn oom_control_enter(ctx: FEntryContext) -> i32 {
-    let pending = PendingOom { control: ctx.arg::<u64>(0), victim: 0 };
+    let pending = PendingOom {
+        control: ctx.arg::<u64>(0),
+        victim: 0,
+    };
     let _ = PENDING_OOM.insert(&current_thread(), &pending, 0);
     0
 }
@@ -61,7 +67,14 @@ pub fn oom_mark_victim_pid_killed(ctx: BtfTracePointContext) -> i32 {
     if victim != 0 {
         // The kernel may mark another thread of the victim than the one it chose; the thread group is the same.
         let tgid: u32 = read(victim, offset!(task_tgid));
-        report(victim, if tgid == 0 { ctx.arg::<i32>(0) as u32 } else { tgid });
+        report(
+            victim,
+            if tgid == 0 {
+                ctx.arg::<i32>(0) as u32
+            } else {
+                tgid
+            },
+        );
     }
     0
 }
@@ -85,7 +98,9 @@ pub fn oom_mark_victim_record(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn take_victim() -> u64 {
     let thread = current_thread();
-    let Some(pending) = PENDING_OOM.get_ptr_mut(&thread) else { return 0 };
+    let Some(pending) = PENDING_OOM.get_ptr_mut(&thread) else {
+        return 0;
+    };
     // SAFETY: a live map value that only this thread writes.
     let (victim, control) = unsafe {
         let victim = (*pending).victim;
@@ -107,13 +122,17 @@ fn report(task: u64, tgid: u32) {
         None => 0,
     };
     // A task that is dying anyway is marked, without a choice, so that it may finish: nobody is killed.
-    if control != 0 && offset!(oc_chosen) != NO_OFFSET && read::<u64>(control, offset!(oc_chosen)) == 0 {
+    if control != 0
+        && offset!(oc_chosen) != NO_OFFSET
+        && read::<u64>(control, offset!(oc_chosen)) == 0
+    {
         return;
     }
     let memcg: u64 = read(control, offset!(oc_memcg));
     let constraint = if memcg != 0 {
         constraint::MEMCG
-    } else if control == 0 || offset!(oc_constraint) == NO_OFFSET || offset!(oc_memcg) == NO_OFFSET {
+    } else if control == 0 || offset!(oc_constraint) == NO_OFFSET || offset!(oc_memcg) == NO_OFFSET
+    {
         constraint::UNKNOWN
     } else {
         read(control, offset!(oc_constraint))
@@ -125,7 +144,11 @@ fn report(task: u64, tgid: u32) {
     let shift = page_shift();
     // ORed onto a figure, this makes it UNKNOWN.
     let unknown = if mm == 0 { UNKNOWN } else { 0 };
-    let unknown_rss = if offset!(mm_rss) == NO_OFFSET { UNKNOWN } else { unknown };
+    let unknown_rss = if offset!(mm_rss) == NO_OFFSET {
+        UNKNOWN
+    } else {
+        unknown
+    };
     let signal: u64 = read(task, offset!(task_signal));
     room.write(OomRecord {
         header: Header {
@@ -139,9 +162,18 @@ fn report(task: u64, tgid: u32) {
         anon: rss_pages(mm, rss::ANON) << shift | unknown_rss,
         file: rss_pages(mm, rss::FILE) << shift | unknown_rss,
         shmem: rss_pages(mm, rss::SHMEM) << shift | unknown_rss,
-        pgtables: read::<u64>(mm, offset!(mm_pgtables)) | if offset!(mm_pgtables) == NO_OFFSET { UNKNOWN } else { unknown },
+        pgtables: read::<u64>(mm, offset!(mm_pgtables))
+            | if offset!(mm_pgtables) == NO_OFFSET {
+                UNKNOWN
+            } else {
+                unknown
+            },
         total_vm: read::<u64>(mm, offset!(mm_total_vm)) << shift
-            | if offset!(mm_total_vm) == NO_OFFSET { UNKNOWN } else { unknown },
+            | if offset!(mm_total_vm) == NO_OFFSET {
+                UNKNOWN
+            } else {
+                unknown
+            },
         pid: tgid,
         trigger_pid: current_tgid(),
         constraint,

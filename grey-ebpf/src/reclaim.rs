@@ -4,8 +4,13 @@ use aya_ebpf::macros::{btf_tracepoint, fentry, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, TracePointContext};
 use grey_common::{Header, RecordKind, StallRecord, loss, stall};
 
-use crate::kernel::{counters, current_cgroup, current_comm, current_tgid, current_thread, memcg_id, now_ns, slot_of};
-use crate::maps::{OWN_TGIDS, PENDING_RECLAIM, PendingReclaim, RARE, add, count_loss, count_record, record_reclaimed, stall_ns};
+use crate::kernel::{
+    counters, current_cgroup, current_comm, current_tgid, current_thread, memcg_id, now_ns, slot_of,
+};
+use crate::maps::{
+    OWN_TGIDS, PENDING_RECLAIM, PendingReclaim, RARE, add, count_loss, count_record,
+    record_reclaimed, stall_ns,
+};
 
 /// Names the cgroup that is reclaimed from; without it the one that waits stands in for it.
 #[fentry(function = "try_to_free_mem_cgroup_pages")]
@@ -84,8 +89,14 @@ fn reclaimed(ctx: &TracePointContext) -> u64 {
 
 #[inline(always)]
 fn begin(target: u64) {
-    let pending = PendingReclaim { start_ns: now_ns(), target };
-    if PENDING_RECLAIM.insert(&current_thread(), &pending, 0).is_err() {
+    let pending = PendingReclaim {
+        start_ns: now_ns(),
+        target,
+    };
+    if PENDING_RECLAIM
+        .insert(&current_thread(), &pending, 0)
+        .is_err()
+    {
         count_loss(loss::PAIRING, true);
     }
 }
@@ -100,7 +111,9 @@ fn begin_unless_pending() {
 #[inline(always)]
 fn end(kind: u32, pages: u64) {
     let thread = current_thread();
-    let Some(pending) = PENDING_RECLAIM.get_ptr(&thread) else { return };
+    let Some(pending) = PENDING_RECLAIM.get_ptr(&thread) else {
+        return;
+    };
     // SAFETY: a live map value that only this thread writes.
     let PendingReclaim { start_ns, target } = unsafe { *pending };
     let _ = PENDING_RECLAIM.remove(&thread);
@@ -108,7 +121,11 @@ fn end(kind: u32, pages: u64) {
     let cgroup = current_cgroup();
     let own = OWN_TGIDS.get_ptr(&current_tgid()).is_some();
     let waited = slot_of(cgroup);
-    let from = if target == 0 || target == cgroup { waited } else { slot_of(target) };
+    let from = if target == 0 || target == cgroup {
+        waited
+    } else {
+        slot_of(target)
+    };
     if let Some(counters) = counters(waited) {
         // SAFETY: this CPU's entry; atomic because the vm hooks may be preempted on this CPU.
         unsafe {

@@ -2,7 +2,9 @@
 //! function, kprobe and kretprobe on it, or the system call tracepoints (which tax every system call).
 
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, tracepoint};
-use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext};
+use aya_ebpf::programs::{
+    FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext,
+};
 use grey_common::{NO_INDEX, loss};
 
 use crate::growth;
@@ -161,7 +163,9 @@ fn enter(op: u64, mut args: [u64; 4]) {
 #[inline(always)]
 fn leave_pending(op: u64, ret: u64) {
     let thread = current_thread();
-    let Some(pending) = PENDING_VM.get_ptr(&thread) else { return };
+    let Some(pending) = PENDING_VM.get_ptr(&thread) else {
+        return;
+    };
     // SAFETY: a live map value that only this thread writes.
     let pending = unsafe { *pending };
     let _ = PENDING_VM.remove(&thread);
@@ -199,7 +203,9 @@ fn leave(op: u64, args: &[u64; 4], ret: u64) {
     }
     let cgroup = current_cgroup();
     let slot = slot_of(cgroup);
-    let Some(counters) = counters(slot) else { return };
+    let Some(counters) = counters(slot) else {
+        return;
+    };
     // SAFETY: this CPU's entry of a per-CPU array; atomic, for these hooks may be preempted.
     unsafe {
         match op {
