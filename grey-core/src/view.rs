@@ -119,7 +119,13 @@ impl Model {
                     .growth(growth, path, self.elapsed_us, self.tick_us);
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
-            Body::Oom { .. } | Body::Stall { .. } | Body::Pressure { .. } => {
+            Body::Oom { oom } => {
+                if let Some(victim) = &oom.victim {
+                    self.processes.forget(victim.pid);
+                }
+                self.alerts.push(Alert::of(event), self.elapsed_us);
+            }
+            Body::Stall { .. } | Body::Pressure { .. } => {
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
             Body::Health { health } => self.take_health(event, health),

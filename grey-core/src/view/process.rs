@@ -107,6 +107,10 @@ impl Processes {
         }
     }
 
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.by_pid.remove(&pid);
+    }
+
     pub(super) fn forget_cgroup(&mut self, path: &str) {
         self.by_pid.retain(|_, known| known.cgroup != path);
     }

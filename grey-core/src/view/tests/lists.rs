@@ -254,3 +254,13 @@ fn polled_processes_are_measured_by_their_samples() {
     let grown = model.growing(1);
     assert_eq!((grown[0].grown, grown[0].rate), (4 * MIB, 0.0));
 }
+
+#[test]
+fn a_killed_process_grows_no_more() {
+    let mut model = model();
+    model.apply(&event(0, "/a", growth(7, "api", 16 * MIB, 1000)));
+    model.apply(&event(100, "/a", growth(8, "web", 16 * MIB, 2000)));
+    model.apply(&event(200, "/a", oom(7)));
+    let pids: Vec<u32> = model.growing(9).iter().map(|p| p.pid).collect();
+    assert_eq!(pids, [8]);
+}
