@@ -55,6 +55,11 @@ pub(super) fn attach_probe(
             }
         }
     }
+    off(probe, reasons.join("; "))
+}
+
+/// A probe that is not attached.
+pub(super) fn off(probe: &Probe, reason: String) -> ProbeStatus {
     ProbeStatus {
         name: probe.name.to_owned(),
         family: probe.family.to_owned(),
@@ -62,7 +67,7 @@ pub(super) fn attach_probe(
         hook: probe.hook.to_owned(),
         cost: None,
         lost: Some(probe.lost.to_owned()),
-        reason: Some(reasons.join("; ")),
+        reason: Some(reason),
     }
 }
 

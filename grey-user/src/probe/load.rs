@@ -9,7 +9,7 @@ use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use grey_common::LAYOUT_VERSION;
 use thiserror::Error;
 
-use super::attach::{attach_probe, growth_possible};
+use super::attach::{attach_probe, growth_possible, off};
 use super::check::RecordOffsets;
 use super::counters::Counters;
 use super::facts::Facts;
@@ -282,15 +282,7 @@ pub(super) fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
 #[must_use]
 pub fn unavailable(reason: &str) -> Vec<ProbeStatus> {
     plan::probes()
-        .into_iter()
-        .map(|probe| ProbeStatus {
-            name: probe.name.to_owned(),
-            family: probe.family.to_owned(),
-            attached: None,
-            hook: probe.hook.to_owned(),
-            cost: None,
-            lost: Some(probe.lost.to_owned()),
-            reason: Some(reason.to_owned()),
-        })
+        .iter()
+        .map(|probe| off(probe, reason.to_owned()))
         .collect()
 }
