@@ -1,9 +1,13 @@
-//! Attribution of faults and calls on the machine itself, in cgroups of its v2 tree. It needs root and observes only.
+//! Attribution of faults and calls, and cgroups that come and go, on the machine itself, in cgroups of its v2 tree.
+//! It needs root and observes only.
+
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::attribution::{calls, faults, moves};
 use crate::harness::{Outcome, Trial, cgroup_root};
+use crate::vm_lifecycle;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
@@ -38,6 +42,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new(
             "native_calls_during_moves_count_once",
             moves::calls_during_moves_count_once,
+        ),
+        Trial::new("native_two_thousand_cgroups_leave_nothing_behind", || {
+            vm_lifecycle::two_thousand_cgroups("10ms")
+        })
+        .with_deadline(Duration::from_secs(150)),
+        Trial::new(
+            "native_path_made_again_is_another_cgroup",
+            vm_lifecycle::path_made_again_is_another_cgroup,
         ),
     ];
     if !rustix::process::geteuid().is_root() || cgroup_root().is_err() {
