@@ -1,12 +1,16 @@
 //! The event schema `grey-ebpf/1`: one JSON object a line. Types only; who makes and who writes them is elsewhere.
 //! Bytes, microseconds, RFC 3339 UTC. An unknown figure is `None` and left out, never zero. The schema only grows.
 
+mod verdict;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+
+pub use verdict::{Cause, Evidence, Grower, Memory, State, Subject, Verdict};
 
 /// The schema's name and version, the first field of every line.
 pub const SCHEMA: &str = "grey-ebpf/1";
@@ -52,6 +56,11 @@ pub enum Body {
     Growth {
         /// The growth.
         growth: Growth,
+    },
+    /// What the detector says of a cgroup or process; at each change of state.
+    Verdict {
+        /// What it says.
+        verdict: Box<Verdict>,
     },
     /// The OOM killer chose a victim.
     Oom {
@@ -162,6 +171,9 @@ pub struct Mem {
     /// memory.swap.current.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<u64>,
+    /// Memory that can be had without swapping: /proc/meminfo `MemAvailable`; root cgroup only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<u64>,
     /// memory.max; `null` means no limit, absent means unknown.
     #[serde(default, skip_serializing_if = "Limit::is_unknown")]
     pub max: Limit,

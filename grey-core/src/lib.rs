@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod decode;
+pub mod detect;
 pub mod event;
 pub mod glob;
 pub mod identity;

@@ -125,7 +125,7 @@ impl Model {
                 }
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
-            Body::Stall { .. } | Body::Pressure { .. } => {
+            Body::Stall { .. } | Body::Pressure { .. } | Body::Verdict { .. } => {
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
             Body::Health { health } => self.take_health(event, health),

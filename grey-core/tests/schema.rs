@@ -84,6 +84,7 @@ fn type_of(event: &Event) -> &'static str {
         Body::Sample(_) => "sample",
         Body::Process { .. } => "process",
         Body::Growth { .. } => "growth",
+        Body::Verdict { .. } => "verdict",
         Body::Oom { .. } => "oom",
         Body::Stall { .. } => "stall",
         Body::Pressure { .. } => "pressure",

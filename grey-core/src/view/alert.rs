@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::event::{
     Body, Constraint, Event, Growth, GrowthScope, Health, Oom, Pressure, PressureLevel, Stall,
-    StallKind,
+    StallKind, State, Verdict,
 };
 use crate::time::Timestamp;
 use crate::units::{format_bytes, format_duration_us};
@@ -26,6 +26,8 @@ pub enum AlertKind {
     Pressure,
     /// A process or cgroup grew by the threshold.
     Growth,
+    /// The detector's verdict changed.
+    Verdict,
     /// Records were lost.
     Lost,
 }
@@ -39,6 +41,7 @@ impl AlertKind {
             AlertKind::Stall => "STALL",
             AlertKind::Pressure => "PSI",
             AlertKind::Growth => "GROWTH",
+            AlertKind::Verdict => "LEAK?",
             AlertKind::Lost => "LOST",
         }
     }
@@ -118,6 +121,16 @@ impl Alert {
                 },
                 growth_text(growth),
             ),
+            Body::Verdict { verdict } => (
+                AlertKind::Verdict,
+                match verdict.state {
+                    State::Confirmed => Severity::Critical,
+                    State::Suspect => Severity::Warning,
+                    State::Normal | State::Growing | State::Recovered => Severity::Info,
+                },
+                format!("{} {:?}", verdict.memory, verdict.process),
+                verdict_text(verdict),
+            ),
         };
         Some(Alert {
             kind,
@@ -133,6 +146,13 @@ impl Alert {
             topic,
         })
     }
+}
+
+fn verdict_text(verdict: &Verdict) -> String {
+    format!(
+        "{} {}: {}",
+        verdict.state, verdict.cause, verdict.evidence.reason
+    )
 }
 
 #[derive(Clone, Debug, Default)]

@@ -8,8 +8,8 @@ use grey_core::time::Timestamp;
 use serde_json::{Value, json};
 
 /// Every `type` a line can have.
-pub(crate) const TYPES: [&str; 7] = [
-    "sample", "process", "growth", "oom", "stall", "pressure", "health",
+pub(crate) const TYPES: [&str; 8] = [
+    "sample", "process", "growth", "verdict", "oom", "stall", "pressure", "health",
 ];
 
 pub(crate) fn validator() -> jsonschema::Validator {
@@ -34,7 +34,8 @@ pub(crate) fn example(name: &str) -> Value {
         "sample" => json!({
             "mem": {
                 "current": 104857600, "anon": 73400320, "file": 20971520, "shmem": 0, "kernel": 4194304, "slab": 2097152,
-                "pagetables": 1048576, "sock": 4096, "swap": 0, "max": null, "high": 268435456,
+                "pagetables": 1048576, "sock": 4096, "swap": 0, "available": 8589934592u64, "max": null,
+                "high": 268435456,
             },
             "faults": {
                 "minor_total": 120000, "major_total": 12, "user_read_total": 50000, "user_write_total": 60000,
@@ -58,6 +59,20 @@ pub(crate) fn example(name: &str) -> Value {
         "growth" => json!({ "growth": {
             "scope": "process", "pid": 812, "comm": "nginx", "bytes": 16777216, "since_ms": 840, "rss": 29360128,
             "virtual": 134217728,
+        } }),
+        "verdict" => json!({ "verdict": {
+            "state": "confirmed", "cause": "leak", "memory": "anon", "process": { "pid": 812, "comm": "nginx" },
+            "rate_bps": 17476.3, "rate_ci95": [17100.0, 17900.5], "confidence": 0.99, "growth_bytes": 104857600,
+            "since": "2026-11-21T03:20:00.000Z", "limit_bytes": 1073741824, "limit_cgroup": "/system.slice",
+            "ttl_s": 49152.0, "ttl_ci95_s": [48000.0, 50300.0],
+            "evidence": {
+                "reason": "grew 100M in 1h 40m without falling back", "base_bytes": 104857600, "level_bytes": 209715200,
+                "peak_before_bytes": 110100480, "window_s": 6000.0, "needed_s": 5900.0, "bucket_s": 180.0, "floors": 33,
+                "z": 7.9, "tau": 0.98, "second_half": 1.02, "largest_step": 0.04, "room_taken": 0.11,
+                "virtual_growth_bytes": 105906176, "processes": [5, 5],
+                "grower": { "pid": 812, "comm": "nginx", "bytes": 104857600 },
+            },
+            "advice": "capture a heap profile of nginx (812) before it reaches its limit",
         } }),
         "oom" => json!({ "oom": {
             "victim": {

@@ -44,6 +44,7 @@ impl Reading {
             pagetables: info.pagetables,
             kernel: sum(held).map(|bytes| bytes.saturating_add(info.sec_pagetables.unwrap_or(0))),
             swap: info.swap_used(),
+            available: info.available,
             ..Mem::default()
         };
         match psi::memory(host) {
