@@ -61,6 +61,7 @@ fn all_files_fill_all_figures() {
     let reading = files.read(&mut buf).unwrap();
     let want = Reading {
         mem: Mem {
+            available: None,
             current: Some(3_358_720),
             anon: Some(49_152),
             file: Some(3_002_368),

@@ -106,6 +106,7 @@ fn at(life: &Life, second: u64, memory: bool) -> Sample {
     let anon = life.anon + life.growth * second;
     let us = life.stalled * 10_000 * second;
     let mem = Mem {
+        available: None,
         current: Some(anon + anon / 4),
         anon: Some(anon),
         file: Some(anon / 5),
