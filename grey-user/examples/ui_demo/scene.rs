@@ -173,6 +173,7 @@ impl Demo {
         let memory = self.scene != "nomem";
         let mem = if memory {
             Mem {
+                available: None,
                 current: Some(anon + file + anon / 20),
                 anon: Some(anon),
                 file: Some(file),
