@@ -62,6 +62,57 @@ pub struct MemInfo {
     /// `Zswapped`: bytes it stands for
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zswapped: Option<u64>,
+    /// `SUnreclaim`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slab_unreclaimable: Option<u64>,
+    /// `KReclaimable`: `SReclaimable` and other kernel memory with a shrinker (4.20)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_reclaimable: Option<u64>,
+    /// `Active(file)`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_file: Option<u64>,
+    /// `Inactive(file)`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inactive_file: Option<u64>,
+    /// `Unevictable`: mlocked, ramfs and locked shared memory
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unevictable: Option<u64>,
+    /// `Mlocked`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mlocked: Option<u64>,
+    /// `SwapCached`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_cached: Option<u64>,
+    /// `Dirty`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dirty: Option<u64>,
+    /// `Writeback`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writeback: Option<u64>,
+    /// `AnonHugePages`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anon_huge: Option<u64>,
+    /// `ShmemHugePages`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shmem_huge: Option<u64>,
+    /// `FileHugePages`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_huge: Option<u64>,
+    /// `Hugetlb`: all reserved huge pages of all sizes, in use or not
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hugetlb: Option<u64>,
+    /// `Balloon`: taken away from this guest by its host (6.18)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<u64>,
+    /// `Hugepagesize`: bytes of a huge page of the default size
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huge_page_size: Option<u64>,
+    /// `HugePages_Free`: reserved huge pages of the default size that nobody uses, a count
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huge_pages_free: Option<u64>,
+    /// `HugePages_Rsvd`: of those, promised to a mapping, a count
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub huge_pages_reserved: Option<u64>,
 }
 
 impl MemInfo {
@@ -82,6 +133,15 @@ impl MemInfo {
                 continue;
             };
             let field = match key {
+                // Counts, not sizes.
+                "HugePages_Free" | "HugePages_Rsvd" => {
+                    let count = figure(value.trim().as_bytes());
+                    match key {
+                        "HugePages_Free" => info.huge_pages_free = count,
+                        _ => info.huge_pages_reserved = count,
+                    }
+                    continue;
+                }
                 "MemTotal" => &mut info.total,
                 "MemFree" => &mut info.free,
                 "MemAvailable" => &mut info.available,
@@ -100,6 +160,21 @@ impl MemInfo {
                 "SwapFree" => &mut info.swap_free,
                 "Zswap" => &mut info.zswap,
                 "Zswapped" => &mut info.zswapped,
+                "SUnreclaim" => &mut info.slab_unreclaimable,
+                "KReclaimable" => &mut info.kernel_reclaimable,
+                "Active(file)" => &mut info.active_file,
+                "Inactive(file)" => &mut info.inactive_file,
+                "Unevictable" => &mut info.unevictable,
+                "Mlocked" => &mut info.mlocked,
+                "SwapCached" => &mut info.swap_cached,
+                "Dirty" => &mut info.dirty,
+                "Writeback" => &mut info.writeback,
+                "AnonHugePages" => &mut info.anon_huge,
+                "ShmemHugePages" => &mut info.shmem_huge,
+                "FileHugePages" => &mut info.file_huge,
+                "Hugetlb" => &mut info.hugetlb,
+                "Balloon" => &mut info.balloon,
+                "Hugepagesize" => &mut info.huge_page_size,
                 _ => continue,
             };
             *field = kib(value);
@@ -190,5 +265,26 @@ impl VmStat {
             *field = figure(value.as_bytes());
         }
         stat
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_and_huge_pages_are_counts() {
+        let info = MemInfo::parse(
+            "MemTotal: 8 kB\nActive(file): 3 kB\nHugePages_Free: 7\nHugePages_Rsvd: 1\nHugepagesize: 2048 kB\nMlocked: 4\n",
+        );
+        assert_eq!(
+            (info.total, info.active_file),
+            (Some(8 << 10), Some(3 << 10))
+        );
+        assert_eq!(
+            (info.huge_pages_free, info.huge_pages_reserved),
+            (Some(7), Some(1))
+        );
+        assert_eq!((info.huge_page_size, info.mlocked), (Some(2 << 20), None));
     }
 }

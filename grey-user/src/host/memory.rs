@@ -62,6 +62,21 @@ pub struct Ksm {
     /// Pages saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages_sharing: Option<u64>,
+    /// Pages that were looked at and found nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages_unshared: Option<u64>,
+    /// Pages that changed too fast to be looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages_volatile: Option<u64>,
+    /// Pages scanned at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages_to_scan: Option<u64>,
+    /// Milliseconds between two scans.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sleep_millisecs: Option<u64>,
+    /// How many times all mergeable memory has been scanned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_scans: Option<u64>,
     /// Bytes saved less KSM's own, where the kernel computes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub general_profit: Option<i64>,
@@ -192,6 +207,11 @@ fn ksm(look: &mut Lookup<'_>) -> Option<Ksm> {
         run: look.figure(format!("{DIR}/run")),
         pages_shared: look.figure(format!("{DIR}/pages_shared")),
         pages_sharing: look.figure(format!("{DIR}/pages_sharing")),
+        pages_unshared: look.figure(format!("{DIR}/pages_unshared")),
+        pages_volatile: look.figure(format!("{DIR}/pages_volatile")),
+        pages_to_scan: look.figure(format!("{DIR}/pages_to_scan")),
+        sleep_millisecs: look.figure(format!("{DIR}/sleep_millisecs")),
+        full_scans: look.figure(format!("{DIR}/full_scans")),
         general_profit: look
             .text(format!("{DIR}/general_profit"))
             .and_then(|text| text.parse().ok()),
