@@ -1,7 +1,7 @@
 //! One cgroup's counters and files become a `sample`.
 
 use grey_common::CgroupCounters;
-use grey_core::event::{Body, Faults, Mem, MemSource, Reclaim, Sample, Vm};
+use grey_core::event::{Body, Faults, Limit, Mem, MemSource, Reclaim, Sample, Vm};
 use grey_core::time::Timestamp;
 
 use super::{Coverage, Known, Notice, Observer, figure};
@@ -21,6 +21,18 @@ impl Observer {
         };
         known.read_at = self.tick;
         known.sampled = now;
+        if !known.wanted {
+            // For the detector's eyes only.
+            if let (Some(judge), Some(reading)) = (&mut self.judge, reading) {
+                let sample = Sample {
+                    mem: reading.mem,
+                    ..Sample::default()
+                };
+                judge.sample(&known.cgroup, &sample, now);
+                self.tell_findings(out);
+            }
+            return;
+        }
         let totals = self.tree.totals(id).copied().unwrap_or_default();
         let coverage = self.coverage;
         let probed = self.kernel.is_some();
@@ -84,9 +96,20 @@ impl Observer {
         // Limits change seldom: on the first reading and then at the slow pace.
         if known.limits_at.is_none_or(|at| self.tick >= at + slow) {
             known.limits_at = Some(self.tick);
-            if files.read_limits(&mut self.buf).is_err() {
-                return Some(Err(()));
+            match files.read_limits(&mut self.buf) {
+                Ok(limits) => known.limited = limits.max.bytes().is_some(),
+                Err(_) => return Some(Err(())),
             }
+        }
+        if !known.wanted && !known.limited {
+            let mem = Mem {
+                max: Limit::None,
+                ..Mem::default()
+            };
+            return Some(Ok(Reading {
+                mem,
+                ..Reading::default()
+            }));
         }
         match files.read(&mut self.buf) {
             Ok(reading) => {

@@ -2,11 +2,14 @@
 //! `watch` says when.
 
 mod build;
+mod clock;
+mod coverage;
 mod health;
 mod kills;
 mod processes;
 mod records;
 mod scan;
+mod verdicts;
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,6 +22,10 @@ use grey_core::tree::Tree;
 use crate::doctor::ProbeStatus;
 use crate::host::{CgroupFiles, CgroupFs, EventWatches, Host, OwnCost, ProcFs};
 use crate::probe::Kernel;
+pub use clock::Clock;
+use coverage::Coverage;
+use verdicts::Judge;
+pub use verdicts::Kept;
 
 /// What the observer tells.
 #[derive(Clone, Debug)]
@@ -44,6 +51,10 @@ pub struct Options {
 struct Known {
     cgroup: Cgroup,
     wanted: bool,
+    /// Not wanted, but above one that is: its limit, or the machine's memory, holds for that one.
+    above: bool,
+    /// Whether memory.max was a number when last read.
+    limited: bool,
     files: Option<CgroupFiles>,
     /// Tick of the last reading.
     read_at: u64,
@@ -102,45 +113,6 @@ fn figure(sum: i64) -> u64 {
     u64::try_from(sum).unwrap_or(0)
 }
 
-/// What the attached probes cover.
-#[derive(Clone, Copy, Debug, Default)]
-struct Coverage {
-    fault_user: bool,
-    fault_kernel: bool,
-    mmap: bool,
-    munmap: bool,
-    mremap: bool,
-    brk: bool,
-    madvise: bool,
-    direct: bool,
-    memcg: bool,
-    kswapd: bool,
-    oom: bool,
-    lifecycle: bool,
-    exits: bool,
-}
-
-impl Coverage {
-    fn of(kernel: Option<&Kernel>) -> Coverage {
-        let has = |probe: &str| kernel.is_some_and(|kernel| kernel.has(probe));
-        Coverage {
-            fault_user: has("fault_user"),
-            fault_kernel: has("fault_kernel"),
-            mmap: has("vm_mmap"),
-            munmap: has("vm_munmap"),
-            mremap: has("vm_mremap"),
-            brk: has("vm_brk"),
-            madvise: has("vm_madvise"),
-            direct: has("reclaim_direct"),
-            memcg: has("reclaim_memcg"),
-            kswapd: has("reclaim_kswapd"),
-            oom: has("oom_victim"),
-            lifecycle: has("cgroup_lifecycle"),
-            exits: has("process_lifecycle"),
-        }
-    }
-}
-
 /// Everything known of the machine's cgroups, and the sources it is known from.
 pub struct Observer {
     host: Host,
@@ -161,6 +133,7 @@ pub struct Observer {
     grown: HashMap<u32, u64>,
     /// Kernel time of a process's last growth: two threads may report one crossing.
     last_growth: HashMap<u32, u64>,
+    judge: Option<Judge>,
     tick: u64,
     seq: u64,
     host_name: String,
@@ -218,6 +191,7 @@ impl Observer {
             victims: Vec::new(),
             grown: HashMap::new(),
             last_growth: HashMap::new(),
+            judge: None,
             tick: 0,
             seq: 0,
             host_name,
@@ -247,6 +221,18 @@ impl Observer {
         self.watches.as_ref()
     }
 
+    /// Node name.
+    #[must_use]
+    pub fn host_name(&self) -> &str {
+        &self.host_name
+    }
+
+    /// The kernel's boot id, where it can be read.
+    #[must_use]
+    pub fn boot_id(&self) -> Option<&str> {
+        self.boot_id.as_deref()
+    }
+
     /// The v2 tree.
     #[must_use]
     pub fn cgroups(&self) -> &CgroupFs {
@@ -270,6 +256,9 @@ impl Observer {
     pub fn tick(&mut self, now: Timestamp, out: &mut Vec<Notice>) {
         if self.tick == 0 || self.tick.is_multiple_of(self.scan_every()) {
             self.scan(out);
+        }
+        if self.tick == 0 {
+            self.close_missed(out);
         }
         self.drain(out);
         self.update_losses();
@@ -334,7 +323,11 @@ impl Observer {
         }
         let mut due: Vec<u64> = due
             .into_iter()
-            .filter(|id| self.known.get(id).is_some_and(|known| known.wanted))
+            .filter(|id| {
+                self.known
+                    .get(id)
+                    .is_some_and(|known| known.wanted || known.above)
+            })
             .collect();
         // Parents before children, and the same order each time.
         due.sort_unstable_by(|a, b| self.known[a].cgroup.path.cmp(&self.known[b].cgroup.path));
@@ -370,8 +363,17 @@ impl Observer {
         delta != CgroupCounters::default()
     }
 
-    /// Makes a line of the stream.
+    /// Makes a line of the stream, and the verdicts it leads to.
     fn emit(&mut self, body: Body, ts: Timestamp, cgroup: Option<Cgroup>, out: &mut Vec<Notice>) {
+        let event = self.line(body, ts, cgroup);
+        if let Some(judge) = &mut self.judge {
+            judge.observe(&event);
+        }
+        out.push(Notice::Event(Box::new(event)));
+        self.tell_findings(out);
+    }
+
+    fn line(&mut self, body: Body, ts: Timestamp, cgroup: Option<Cgroup>) -> Event {
         let event = Event {
             schema: SCHEMA.to_owned(),
             ts,
@@ -383,7 +385,7 @@ impl Observer {
             body,
         };
         self.seq += 1;
-        out.push(Notice::Event(Box::new(event)));
+        event
     }
 
     /// Identity of a cgroup for an event; one that is not known (any more) has its id alone.
@@ -402,39 +404,5 @@ impl Observer {
 
     fn is_wanted(&self, cgroup: Option<&Cgroup>) -> bool {
         cgroup.is_none_or(|cgroup| self.options.filter.matches(&cgroup.path, &cgroup.name))
-    }
-}
-
-/// Wall clock of a kernel time stamp (`CLOCK_MONOTONIC`).
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    offset_us: i64,
-}
-
-impl Clock {
-    /// The offset as it is now; wall clocks are stepped, so it is taken anew for each batch.
-    #[must_use]
-    pub fn now() -> Clock {
-        use rustix::time::{ClockId, clock_gettime};
-        let micros = |id| {
-            let time = clock_gettime(id);
-            time.tv_sec * 1_000_000 + time.tv_nsec / 1000
-        };
-        Clock {
-            offset_us: micros(ClockId::Realtime) - micros(ClockId::Monotonic),
-        }
-    }
-
-    /// The wall clock at `ktime_ns`.
-    #[must_use]
-    pub fn at(self, ktime_ns: u64) -> Timestamp {
-        Timestamp(self.offset_us.saturating_add_unsigned(ktime_ns / 1000))
-    }
-
-    /// The wall clock now.
-    #[must_use]
-    pub fn wall() -> Timestamp {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        Timestamp(time.tv_sec * 1_000_000 + time.tv_nsec / 1000)
     }
 }

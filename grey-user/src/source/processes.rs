@@ -12,7 +12,7 @@ impl Observer {
     /// Counts the cgroup's own processes and moves the difference up the tree.
     pub(super) fn count_processes(&mut self, id: u64, now: Timestamp, out: &mut Vec<Notice>) {
         let Some(procs) = &mut self.procs else { return };
-        let Some(known) = self.known.get(&id) else {
+        let Some(known) = self.known.get(&id).filter(|known| known.wanted) else {
             return;
         };
         let listed = match self.fs.mount() {

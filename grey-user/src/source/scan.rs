@@ -53,6 +53,10 @@ impl Observer {
                 self.learn(entry.id, &entry.path, true);
             }
         }
+        // Whoever was learned before what is above it.
+        for id in self.known.keys().copied().collect::<Vec<_>>() {
+            self.take_in_above(id);
+        }
         if let Some(kernel) = &mut self.kernel {
             // Slots whose cgroup went without a record.
             let stale: Vec<u64> = kernel
@@ -87,6 +91,8 @@ impl Observer {
         if let Some(known) = self.known.get_mut(&id) {
             known.cgroup = cgroup;
             known.wanted = wanted;
+            known.above &= !wanted;
+            self.take_in_above(id);
             return;
         }
         self.known.insert(
@@ -94,6 +100,8 @@ impl Observer {
             Known {
                 cgroup,
                 wanted,
+                above: false,
+                limited: false,
                 files: None,
                 read_at: self.tick,
                 sampled: Timestamp::default(),
@@ -113,6 +121,24 @@ impl Observer {
             if self.tick > 0 {
                 self.touched.insert(id);
             }
+            self.take_in_above(id);
+        }
+    }
+
+    /// What is above a wanted cgroup and not wanted itself: the detector has to know of its limit and its memory.
+    fn take_in_above(&mut self, id: u64) {
+        if self.judge.is_none() || !self.known.get(&id).is_some_and(|known| known.wanted) {
+            return;
+        }
+        let above: Vec<u64> = self.tree.ancestors(id).skip(1).collect();
+        for at in above {
+            if let Some(known) = self.known.get_mut(&at)
+                && !known.wanted
+                && !known.above
+            {
+                known.above = true;
+                self.open(at);
+            }
         }
     }
 
@@ -126,7 +152,8 @@ impl Observer {
         };
         match CgroupFiles::open(&self.fs, id, &known.cgroup.path) {
             Ok(Some(files)) => {
-                if let Some(watches) = &mut self.watches
+                if known.wanted
+                    && let Some(watches) = &mut self.watches
                     && let Err(error) = watches.add(&files)
                 {
                     tracing::debug!("{error}");
@@ -155,6 +182,7 @@ impl Observer {
         if self.known.remove(&id).is_some()
             && let Some(path) = path
         {
+            self.close(&path, out);
             out.push(Notice::Gone(path.to_string()));
         }
     }
@@ -199,8 +227,9 @@ impl Observer {
             let Some(new) = self.tree.path(at).map(str::to_owned) else {
                 continue;
             };
-            if let Some(known) = self.known.get(&at) {
-                out.push(Notice::Gone(known.cgroup.path.clone()));
+            if let Some(path) = self.known.get(&at).map(|known| known.cgroup.path.clone()) {
+                self.close(&path, out);
+                out.push(Notice::Gone(path));
             }
             self.learn(at, &new, true);
         }

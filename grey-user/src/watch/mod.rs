@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crossterm::event::EventStream;
 use futures_util::StreamExt as _;
+use grey_core::detect::Detector;
 use grey_core::event::{Pressure, PressureLevel};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -32,6 +33,7 @@ const HEALTH_TICKS: u64 = 30;
 pub fn run(args: &WatchArgs) -> Result<Exit, Failure> {
     let mut view = View::new(args)?;
     let (mut observer, losses) = machine::observer(args)?;
+    observer.detect(Detector::new());
     let mut out = Vec::new();
     // The first look comes at once; it also finds the cgroups that --cgroup names.
     observer.tick(Clock::wall(), &mut out);

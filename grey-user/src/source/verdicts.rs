@@ -1,0 +1,276 @@
+//! The detector at the end of the sources: every line goes through it, and what it finds becomes a `verdict` line right
+//! after the one that led to it.
+
+use std::collections::HashMap;
+
+use grey_core::detect::{Detector, Finding, Point, Saved};
+use grey_core::event::{Body, Cgroup, Event, Grower, Memory, Sample, State, Verdict};
+use grey_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Clock, Notice, Observer};
+
+/// Processes looked at to find the one that grows. Where there are more, nobody is named: a part of them would name
+/// the wrong one.
+const MOST_PROCESSES: usize = 512;
+/// Cgroups of which a first look at the processes is kept.
+const MOST_LOOKS: usize = 64;
+
+/// What outlives the process, so that a restart goes on where it was.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// The detector.
+    pub detector: Saved,
+    /// Paths of the cgroups there were: what is gone at the restart is closed then.
+    pub cgroups: Vec<String>,
+    /// The `verdict` lines that stand.
+    pub standing: Vec<Event>,
+}
+
+/// Detector and what belongs to it.
+#[derive(Default)]
+pub(super) struct Judge {
+    detector: Detector,
+    findings: Vec<Finding>,
+    standing: HashMap<Subject, Event>,
+    looks: HashMap<String, Look>,
+    /// Cgroups of the run before; looked for once.
+    before: Vec<String>,
+}
+
+/// Cgroup path, kind of memory, process.
+type Subject = (String, Memory, Option<u32>);
+
+/// anon + swap of each process of a cgroup at one moment, bytes.
+type Look = HashMap<u32, (String, u64)>;
+
+impl Judge {
+    pub(super) fn observe(&mut self, event: &Event) {
+        self.detector.observe(event, &mut self.findings);
+    }
+
+    /// A sample that is no line of the stream: of a cgroup that was not asked for, but whose limit or memory holds for
+    /// one that was.
+    pub(super) fn sample(&mut self, cgroup: &Cgroup, sample: &Sample, now: Timestamp) {
+        let point = Point::of_sample(now, cgroup, sample);
+        self.detector.sample(cgroup, &point, &mut self.findings);
+    }
+}
+
+impl Observer {
+    /// Judges all that is observed from now on; verdicts come among the notices. Before the first tick.
+    pub fn detect(&mut self, detector: Detector) {
+        self.judge = Some(Judge {
+            detector,
+            ..Judge::default()
+        });
+    }
+
+    /// Like [`Observer::detect`], going on where an earlier run on this boot of this machine was.
+    pub fn resume(&mut self, kept: Kept) {
+        let standing = kept
+            .standing
+            .into_iter()
+            .filter(|event| self.is_wanted(event.cgroup.as_ref()))
+            .filter_map(|event| Some((subject(&event)?, event)))
+            .collect();
+        self.judge = Some(Judge {
+            detector: Detector::restore(kept.detector),
+            standing,
+            before: kept.cgroups,
+            ..Judge::default()
+        });
+    }
+
+    /// What to keep for [`Observer::resume`]; `None` where nothing is judged.
+    #[must_use]
+    pub fn keep(&self) -> Option<Kept> {
+        let judge = self.judge.as_ref()?;
+        Some(Kept {
+            detector: judge.detector.save(),
+            cgroups: self
+                .known
+                .values()
+                .map(|known| known.cgroup.path.clone())
+                .collect(),
+            standing: judge.standing.values().cloned().collect(),
+        })
+    }
+
+    /// The `verdict` lines that stand: the last one about each cgroup, process and kind of memory that says more than
+    /// normal.
+    pub fn standing(&self) -> impl Iterator<Item = &Event> {
+        self.judge.iter().flat_map(|judge| judge.standing.values())
+    }
+
+    /// Turns what the detector found into lines.
+    pub(super) fn tell_findings(&mut self, out: &mut Vec<Notice>) {
+        let Some(judge) = &mut self.judge else { return };
+        if judge.findings.is_empty() {
+            return;
+        }
+        for finding in std::mem::take(&mut judge.findings) {
+            if self.is_wanted(Some(&finding.cgroup)) {
+                self.tell_finding(finding, out);
+            }
+        }
+    }
+
+    fn tell_finding(&mut self, finding: Finding, out: &mut Vec<Notice>) {
+        let Finding {
+            ts,
+            cgroup,
+            mut verdict,
+        } = finding;
+        self.name_grower(&cgroup, &mut verdict);
+        let state = verdict.state;
+        let verdict = Box::new(verdict);
+        let event = self.line(Body::Verdict { verdict }, ts, Some(cgroup));
+        if let (Some(judge), Some(subject)) = (&mut self.judge, subject(&event)) {
+            match state {
+                State::Normal | State::Recovered => judge.standing.remove(&subject),
+                State::Growing | State::Suspect | State::Confirmed => {
+                    judge.standing.insert(subject, event.clone())
+                }
+            };
+        }
+        out.push(Notice::Event(Box::new(event)));
+    }
+
+    /// The cgroup at this path is gone: what stood about it is closed.
+    pub(super) fn close(&mut self, path: &str, out: &mut Vec<Notice>) {
+        let Some(judge) = &mut self.judge else { return };
+        judge
+            .detector
+            .gone(path, Clock::wall(), &mut judge.findings);
+        self.tell_findings(out);
+        if let Some(judge) = &mut self.judge {
+            judge.looks.remove(path);
+            judge.standing.retain(|(at, _, _), _| at != path);
+        }
+    }
+
+    /// Closes what went while nobody watched. After the first walk.
+    pub(super) fn close_missed(&mut self, out: &mut Vec<Notice>) {
+        let Some(judge) = &mut self.judge else { return };
+        for path in std::mem::take(&mut judge.before) {
+            if self.tree.id_of(&path).is_none() {
+                self.close(&path, out);
+            }
+        }
+    }
+
+    /// Names the process that grew most since the growth began, where no event of the kernel side told: the
+    /// processes are looked at when a cgroup begins to grow and again when more is said of it.
+    fn name_grower(&mut self, cgroup: &Cgroup, verdict: &mut Verdict) {
+        let Some(judge) = &self.judge else { return };
+        if verdict.process.is_some() || verdict.memory != Memory::Anon {
+            return;
+        }
+        let known = judge.looks.contains_key(&cgroup.path);
+        match verdict.state {
+            State::Normal | State::Recovered => {
+                if let Some(judge) = &mut self.judge {
+                    judge.looks.remove(&cgroup.path);
+                }
+            }
+            State::Growing | State::Suspect | State::Confirmed if !known => {
+                if judge.looks.len() < MOST_LOOKS
+                    && let Some(look) = self.look(cgroup)
+                    && let Some(judge) = &mut self.judge
+                {
+                    judge.looks.insert(cgroup.path.clone(), look);
+                }
+            }
+            State::Growing => {}
+            State::Suspect | State::Confirmed => {
+                if verdict.evidence.grower.is_none()
+                    && let Some(now) = self.look(cgroup)
+                    && let Some(judge) = &self.judge
+                    && let Some(before) = judge.looks.get(&cgroup.path)
+                {
+                    verdict.evidence.grower = grower(before, now);
+                }
+            }
+        }
+    }
+
+    /// The processes of a cgroup and of those below it; `None` where there are too many or they cannot be listed.
+    fn look(&mut self, cgroup: &Cgroup) -> Option<Look> {
+        let procs = self.procs.as_mut()?;
+        self.fs.mount()?;
+        let mut below = vec![self.tree.id_of(&cgroup.path)?];
+        let mut look = Look::new();
+        while let Some(id) = below.pop() {
+            below.extend(self.tree.children(id));
+            let pids = self.fs.pids(self.tree.path(id)?).ok()?;
+            if look.len() + pids.len() > MOST_PROCESSES {
+                return None;
+            }
+            for pid in pids {
+                if let Ok(Some(memory)) = procs.memory(pid)
+                    && let Some(anon) = memory.anon
+                {
+                    look.insert(pid, (memory.comm, anon + memory.swap.unwrap_or(0)));
+                }
+            }
+        }
+        Some(look)
+    }
+}
+
+/// The process that grew most between two looks; one that is new has grown by all it has.
+fn grower(before: &Look, now: Look) -> Option<Grower> {
+    now.into_iter()
+        .map(|(pid, (comm, bytes))| {
+            let was = before
+                .get(&pid)
+                .filter(|(name, _)| *name == comm)
+                .map_or(0, |(_, bytes)| *bytes);
+            Grower {
+                pid,
+                comm,
+                bytes: bytes.saturating_sub(was),
+            }
+        })
+        .filter(|grower| grower.bytes > 0)
+        .max_by_key(|grower| (grower.bytes, std::cmp::Reverse(grower.pid)))
+}
+
+fn subject(event: &Event) -> Option<Subject> {
+    let Body::Verdict { verdict } = &event.body else {
+        return None;
+    };
+    Some((
+        event.cgroup.as_ref()?.path.clone(),
+        verdict.memory,
+        verdict.process.as_ref().map(|process| process.pid),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(processes: &[(u32, &str, u64)]) -> Look {
+        processes
+            .iter()
+            .map(|(pid, comm, bytes)| (*pid, ((*comm).to_owned(), *bytes)))
+            .collect()
+    }
+
+    #[test]
+    fn the_grower_is_who_grew_most_not_who_holds_most() {
+        let before = look(&[(1, "holder", 900), (2, "leaker", 10), (3, "old", 50)]);
+        let now = look(&[(1, "holder", 905), (2, "leaker", 40), (3, "new", 20)]);
+        let most = grower(&before, now).unwrap();
+        assert_eq!((most.pid, most.bytes), (2, 30));
+        let reused = look(&[(3, "new", 20)]);
+        assert_eq!(
+            grower(&before, reused).unwrap().bytes,
+            20,
+            "a pid used again"
+        );
+        assert_eq!(grower(&before, before.clone()), None, "nobody grew");
+    }
+}
