@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::facts::Lookup;
+use super::ksm_stat::Ksm;
 use super::meminfo::MemInfo;
 use super::{figure, psi};
 
@@ -48,41 +49,6 @@ pub struct Zswap {
     /// Bytes the pool stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored: Option<u64>,
-}
-
-/// KSM, where it is built in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Ksm {
-    /// `run`: 0 stopped, 1 running, 2 unmerging.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<u64>,
-    /// Pages kept once for several users.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pages_shared: Option<u64>,
-    /// Pages saved.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pages_sharing: Option<u64>,
-    /// Pages that were looked at and found nowhere else.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pages_unshared: Option<u64>,
-    /// Pages that changed too fast to be looked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pages_volatile: Option<u64>,
-    /// Pages scanned at a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pages_to_scan: Option<u64>,
-    /// Milliseconds between two scans.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sleep_millisecs: Option<u64>,
-    /// How many times all mergeable memory has been scanned.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub full_scans: Option<u64>,
-    /// Bytes saved less KSM's own, where the kernel computes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub general_profit: Option<i64>,
-    /// The advisor in use (`none`, `scan-time`), where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advisor: Option<String>,
 }
 
 /// Memory facts of the machine.
@@ -133,7 +99,7 @@ impl MemoryFacts {
             thp: look
                 .text("/sys/kernel/mm/transparent_hugepage/enabled")
                 .and_then(|text| chosen(&text)),
-            ksm: ksm(look),
+            ksm: Ksm::read(look),
             // A bit mask; bit 0 is the main switch (Documentation/admin-guide/mm/multigen_lru.rst).
             mglru: look
                 .text("/sys/kernel/mm/lru_gen/enabled")
@@ -198,31 +164,8 @@ fn zswap(look: &mut Lookup<'_>, meminfo: &MemInfo) -> Option<Zswap> {
     })
 }
 
-fn ksm(look: &mut Lookup<'_>) -> Option<Ksm> {
-    const DIR: &str = "/sys/kernel/mm/ksm";
-    if !look.host().has(DIR) {
-        return None;
-    }
-    Some(Ksm {
-        run: look.figure(format!("{DIR}/run")),
-        pages_shared: look.figure(format!("{DIR}/pages_shared")),
-        pages_sharing: look.figure(format!("{DIR}/pages_sharing")),
-        pages_unshared: look.figure(format!("{DIR}/pages_unshared")),
-        pages_volatile: look.figure(format!("{DIR}/pages_volatile")),
-        pages_to_scan: look.figure(format!("{DIR}/pages_to_scan")),
-        sleep_millisecs: look.figure(format!("{DIR}/sleep_millisecs")),
-        full_scans: look.figure(format!("{DIR}/full_scans")),
-        general_profit: look
-            .text(format!("{DIR}/general_profit"))
-            .and_then(|text| text.parse().ok()),
-        advisor: look
-            .text(format!("{DIR}/advisor_mode"))
-            .and_then(|text| chosen(&text)),
-    })
-}
-
 /// The choice in brackets of a knob such as `always [madvise] never`.
-fn chosen(text: &str) -> Option<String> {
+pub(super) fn chosen(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub mod buddy;
+pub mod cgroup_detail;
 pub mod cgroup_files;
 pub mod cgroupfs;
 pub mod events;
@@ -13,7 +15,9 @@ pub mod facts;
 pub mod features;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod flat;
 pub mod kernel;
+pub mod ksm_stat;
 pub mod limits;
 pub mod meminfo;
 pub mod memory;
@@ -22,20 +26,27 @@ pub mod mountinfo;
 pub mod process;
 pub mod psi;
 pub mod root;
+pub mod smaps;
 pub mod tracefs;
+pub mod vmstat;
 
+pub use buddy::{Buddy, Zone, huge_page_order};
+pub use cgroup_detail::{CgroupDetail, CgroupStat, FullEvents, FullStat, dying_cgroups};
 pub use cgroup_files::{CgroupFiles, Gone, Limits, Reading};
 pub use cgroupfs::{CgroupEntry, CgroupFacts, CgroupFs, Mode, Walk};
 pub use events::{EventWatches, Notified};
 pub use facts::Facts;
 pub use features::{Feature, Presence};
 pub use kernel::{Access, Capabilities, KernelFacts};
+pub use ksm_stat::{Ksm, ProcKsm};
 pub use limits::{raise_memlock, raise_nofile};
-pub use meminfo::{MemInfo, VmStat};
+pub use meminfo::MemInfo;
 pub use memory::MemoryFacts;
 pub use process::{OwnCost, ProcFs, ProcMem};
 pub use psi::{PsiFile, PsiLine, Trigger};
+pub use smaps::Smaps;
 pub use tracefs::{Tracefs, mount_tracefs_privately};
+pub use vmstat::VmStat;
 
 /// What went wrong while reading a fact. Every variant names its file or knob.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Memory figures of processes from /proc, and what this process costs itself.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode as FileMode, OFlags};
@@ -133,7 +133,28 @@ impl ProcFs {
         Ok(pids)
     }
 
-    fn content(&mut self, pid: u32, name: &str) -> Result<Option<&[u8]>, HostError> {
+    /// When the process began, clock ticks since boot: with the pid it names one process, as pids are reused. `None`
+    /// when the process is gone.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be read.
+    pub fn started(&mut self, pid: u32) -> Result<Option<u64>, HostError> {
+        let Some(content) = self.content(pid, "stat")? else {
+            return Ok(None);
+        };
+        start_time(content)
+            .map(Some)
+            .ok_or_else(|| HostError::Content {
+                path: format!("/proc/{pid}/stat").into(),
+                why: "no start time".into(),
+            })
+    }
+
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    pub(super) fn content(&mut self, pid: u32, name: &str) -> Result<Option<&[u8]>, HostError> {
         let path = format!("{pid}/{name}");
         let fail = |what, error: Errno| match error {
             Errno::NOENT | Errno::SRCH => Ok(None),
@@ -153,6 +174,13 @@ impl ProcFs {
             Err(error) => fail("read", error),
         }
     }
+}
+
+/// Field 22 of /proc/PID/stat. The command name may hold blanks and brackets, so counting begins after its last one.
+fn start_time(stat: &[u8]) -> Option<u64> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = stat[end + 1..].trim_ascii().split(|byte| *byte == b' ');
+    figure(fields.nth(19)?)
 }
 
 fn parse_status(pid: u32, content: &[u8]) -> ProcMem {
@@ -285,6 +313,22 @@ mod tests {
             (proc.memory(dead).unwrap(), proc.statm(dead).unwrap()),
             (None, None)
         );
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_command_name() {
+        let rest = "S 1 42 42 0 -1 4194560 10 0 0 0 1 2 0 0 20 0 1 0 777 1000 99";
+        for comm in ["cat", "a) S 1 (b", "x y z", ")"] {
+            let stat = format!("42 ({comm}) {rest}\n");
+            assert_eq!(start_time(stat.as_bytes()), Some(777), "{comm}");
+        }
+        for bad in ["", "42", "42 (cat", "42 (cat) S 1", "42 (cat)"] {
+            assert_eq!(start_time(bad.as_bytes()), None, "{bad}");
+        }
+        let mut proc = ProcFs::open(&Host::live()).unwrap();
+        let own = proc.started(std::process::id()).unwrap();
+        assert!(own > Some(0) && own == proc.started(std::process::id()).unwrap());
+        assert_eq!(proc.started(u32::MAX).unwrap(), None);
     }
 
     #[test]
