@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use grey_core::event::Limit;
 use rustix::fs::{Mode as FileMode, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use super::cgroup_files::read_at_start;
 use super::cgroupfs::{is_alive, open_dir};
