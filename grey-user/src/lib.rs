@@ -6,5 +6,6 @@ pub mod export;
 pub mod host;
 pub mod probe;
 pub mod source;
+pub mod state;
 pub mod ui;
 pub mod watch;
