@@ -6,6 +6,7 @@ pub mod detect;
 pub mod event;
 pub mod glob;
 pub mod identity;
+pub mod replay;
 pub mod schema;
 pub mod time;
 pub mod tree;
