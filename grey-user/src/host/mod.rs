@@ -23,6 +23,7 @@ pub mod meminfo;
 pub mod memory;
 pub mod memstat;
 pub mod mountinfo;
+pub mod oom_log;
 pub mod process;
 pub mod psi;
 pub mod root;

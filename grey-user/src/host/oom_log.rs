@@ -92,6 +92,8 @@ pub enum OomConstraint {
     Unknown,
 }
 
+/// How the line begins that tells of a whole group's end.
+const GROUP: &str = "Tasks in ";
 /// How many candidates are kept.
 const CANDIDATES: usize = 5;
 /// The kernel's buffer is 128 KiB to a few MiB; more than this is not it.
@@ -140,12 +142,22 @@ fn records(text: &str) -> Vec<(u64, String)> {
 /// absent.
 #[must_use]
 pub fn oom_records(log: &[(u64, String)]) -> Vec<OomRecord> {
-    let mut found = Vec::new();
+    let mut found: Vec<OomRecord> = Vec::new();
     let mut report = Report::default();
     for (at, message) in log {
         for line in message.lines() {
             if let Some(record) = report.line(*at, line) {
-                found.push(record);
+                // The one that was chosen is killed once more with its group.
+                let again = report.record.group && found.iter().any(|told| told.pid == record.pid);
+                if !again {
+                    found.push(record);
+                }
+            } else if report.record.group && line.starts_with(GROUP) {
+                // It comes after the line of the one that was chosen.
+                let chosen = report.chosen;
+                if let Some(first) = found.last_mut().filter(|told| chosen == Some(told.pid)) {
+                    first.group = true;
+                }
             }
         }
     }
@@ -194,7 +206,7 @@ impl Report {
             self.summary(rest);
         } else if let Some(at_word) = killed(line) {
             return self.killed(at, &line[..at_word], &line[at_word..]);
-        } else if line.starts_with("Tasks in ") && line.contains("memory.oom.group") {
+        } else if line.starts_with(GROUP) && line.contains("memory.oom.group") {
             self.record.group = true;
         } else if !self.columns.is_empty() {
             self.candidate(line);

@@ -88,8 +88,9 @@ fn a_group_kill_makes_a_record_of_each_process_with_the_limit() {
         "4,1,7,-;a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n\
          6,2,7,-;memory: usage 4096kB, limit 4096kB, failcnt 1\n\
          6,3,7,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/g,task_memcg=/g,task=a,pid=5,uid=0\n\
-         6,4,8,-;Tasks in /g are going to be killed due to memory.oom.group set\n\
          3,5,9,-;Memory cgroup out of memory: Killed process 5 (a) total-vm:1kB, anon-rss:2kB, file-rss:3kB, shmem-rss:4kB, UID:0 pgtables:5kB oom_score_adj:0\n\
+         6,4,8,-;Tasks in /g are going to be killed due to memory.oom.group set\n\
+         3,5,10,-;Memory cgroup out of memory: Killed process 5 (a) total-vm:1kB, anon-rss:2kB, file-rss:3kB, shmem-rss:4kB, UID:0 pgtables:5kB oom_score_adj:0\n\
          3,6,9,-;Memory cgroup out of memory: Killed process 6 (b) (x) total-vm:1kB, anon-rss:2kB, file-rss:3kB, shmem-rss:4kB, UID:0 pgtables:5kB oom_score_adj:-7\n",
     );
     let told: Vec<_> = found
