@@ -1,5 +1,6 @@
 //! The user side of grey-ebpf as a library; the binary of the same name is a few lines over it.
 
+pub mod alert;
 pub mod cli;
 pub mod doctor;
 pub mod export;
