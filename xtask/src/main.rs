@@ -1,7 +1,9 @@
 //! `cargo xtask`: builds the kernel object, runs the program, tests it on real kernels.
 
 mod build_ebpf;
+mod eval;
 mod kernel_table;
+mod record_traces;
 mod test;
 mod vm;
 mod vm_command;
@@ -31,6 +33,14 @@ enum Task {
     Test(test::Args),
     /// Boot a test VM: run the VM tests in it, or a shell command
     Vm(vm_command::Args),
+    /// Score leak detection and the baselines on the benchmark
+    Eval {
+        /// Arguments of the evaluation; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Record real programs in a VM for the benchmark of leak detectors
+    RecordTraces(record_traces::Args),
     /// Write the tables of what works on which kernel, from VM runs
     KernelTable(kernel_table::Args),
 }
@@ -41,6 +51,8 @@ fn main() -> ExitCode {
         Task::Watch { args } => watch::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Vm(args) => vm_command::run(&args),
+        Task::Eval { args } => eval::run(&args),
+        Task::RecordTraces(args) => record_traces::run(&args),
         Task::KernelTable(args) => kernel_table::run(&args),
     };
     done.unwrap_or_else(|error| {
