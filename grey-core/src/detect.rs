@@ -1,13 +1,36 @@
 //! Tells leaks from everything else. Pure and incremental: (time, figures) in, verdicts out; no clock, no I/O.
 //! docs/detection.md explains the rules.
 
+mod assess;
+mod episode;
+mod levels;
+mod node;
+mod saved;
+mod season;
+mod series;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod trend;
+mod words;
+
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+pub use node::Point;
+pub use saved::Saved;
 
-use crate::event::{Body, Cgroup, Event, Limit, Process, Sample, Verdict};
+use node::{Kind, Node};
+use series::Bench;
+
+use crate::event::{Body, Cgroup, Event, Growth, Memory, Process, State, Subject, Verdict};
 use crate::time::Timestamp;
+
+/// Series kept at most; beyond it those not heard of for the longest time go.
+const MOST: usize = 65_536;
+/// A series not heard of for this long, by the time of the samples, is dropped when room is made.
+const BACK_US: i64 = 10_000_000;
+/// A jump forward by more than this is a clock that was set.
+const FORWARD_US: i64 = 7 * 86_400_000_000;
 
 /// A verdict to tell: about which cgroup, and when it was reached by the time of the samples.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,50 +43,18 @@ pub struct Finding {
     pub verdict: Verdict,
 }
 
-/// What the detector takes from one sample. An unknown figure is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Point {
-    /// When, µs since the Unix epoch.
-    pub at_us: i64,
-    /// Id of the cgroup, to notice another one under the same path.
-    pub id: Option<u64>,
-    /// Anonymous bytes, resident.
-    pub anon: Option<u64>,
-    /// Swapped-out bytes.
-    pub swap: Option<u64>,
-    /// Page cache, bytes.
-    pub file: Option<u64>,
-    /// Shared memory and tmpfs, bytes.
-    pub shmem: Option<u64>,
-    /// Kernel memory, bytes.
-    pub kernel: Option<u64>,
-    /// Slab, bytes.
-    pub slab: Option<u64>,
-    /// Page tables, bytes.
-    pub pagetables: Option<u64>,
-    /// Socket buffers, bytes.
-    pub sock: Option<u64>,
-    /// Virtual size of the processes, bytes.
-    pub virt: Option<u64>,
-    /// memory.max.
-    pub max: Limit,
-    /// Memory the machine has left; root cgroup only.
-    pub available: Option<u64>,
-    /// Page faults so far.
-    pub faults: Option<u64>,
-    /// Processes.
-    pub processes: Option<u64>,
-}
-
 /// The detector of one machine: every cgroup and process it is told of.
+///
+/// Memory: at most 8 KiB a series that moves, some 200 bytes for one that does not.
 #[derive(Debug, Default)]
 pub struct Detector {
-    series: HashMap<Arc<str>, ()>,
+    nodes: Vec<Option<Box<Node>>>,
+    free: Vec<usize>,
+    paths: HashMap<Box<str>, usize>,
+    processes: HashMap<(usize, u32), usize>,
+    bench: Bench,
+    saved: HashMap<String, saved::SavedNode>,
 }
-
-/// What is kept of a detector across a restart.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Saved {}
 
 impl Detector {
     /// A detector that knows nothing yet.
@@ -72,7 +63,7 @@ impl Detector {
         Detector::default()
     }
 
-    /// Takes in an event; `sample`, `process`, `growth` and `oom` matter. Verdicts it leads to are added to `out`.
+    /// Takes in an event; `sample`, `process` and `growth` matter. Verdicts it leads to are added to `out`.
     pub fn observe(&mut self, event: &Event, out: &mut Vec<Finding>) {
         let Some(cgroup) = &event.cgroup else { return };
         match &event.body {
@@ -80,72 +71,352 @@ impl Detector {
                 self.sample(cgroup, &Point::of_sample(event.ts, cgroup, sample), out);
             }
             Body::Process { process } => self.process(cgroup, process, event.ts, out),
+            Body::Growth { growth } => self.growth(cgroup, growth, event.ts),
             _ => {}
         }
     }
 
     /// Takes in one sample of a cgroup.
-    pub fn sample(&mut self, _cgroup: &Cgroup, _point: &Point, _out: &mut Vec<Finding>) {}
+    pub fn sample(&mut self, cgroup: &Cgroup, point: &Point, out: &mut Vec<Finding>) {
+        let at = match self.paths.get(cgroup.path.as_str()) {
+            Some(at) => *at,
+            None => match self.enter(cgroup, point) {
+                Some(at) => at,
+                None => return,
+            },
+        };
+        let Some(node) = self.nodes[at].as_deref_mut() else {
+            return;
+        };
+        let now = node.time(point.at_us);
+        if let (Some(old), Some(new)) = (node.cgroup.id, point.id)
+            && old != new
+        {
+            // Another cgroup under the same path: nothing that was said holds for it.
+            let closed = node.close(
+                point.at_us,
+                "the cgroup was removed and another one made under its path",
+            );
+            node.renew(cgroup, now);
+            out.extend(closed);
+        }
+        if node.push(now, point) {
+            self.judge(at, point.at_us, out);
+        }
+    }
 
     /// Takes in one sample of a process.
     pub fn process(
         &mut self,
-        _cgroup: &Cgroup,
-        _process: &Process,
-        _at: Timestamp,
-        _out: &mut Vec<Finding>,
+        cgroup: &Cgroup,
+        process: &Process,
+        at: Timestamp,
+        out: &mut Vec<Finding>,
     ) {
+        let point = Point {
+            at_us: at.0,
+            anon: process.anon,
+            swap: process.swap,
+            virt: process.r#virtual,
+            ..Point::default()
+        };
+        let Some(parent) = self.paths.get(cgroup.path.as_str()).copied().or_else(|| {
+            self.enter(
+                cgroup,
+                &Point {
+                    at_us: at.0,
+                    ..Point::default()
+                },
+            )
+        }) else {
+            return;
+        };
+        let key = (parent, process.pid);
+        let index = match self.processes.get(&key) {
+            Some(index) => *index,
+            None => {
+                let subject = Subject {
+                    pid: process.pid,
+                    comm: process.comm.clone(),
+                };
+                let node = Node::process(cgroup, subject, parent, at.0);
+                let index = self.insert(node);
+                self.processes.insert(key, index);
+                index
+            }
+        };
+        let Some(node) = self.nodes[index].as_deref_mut() else {
+            return;
+        };
+        let now = node.time(at.0);
+        // The same number with another name: exec, or another process.
+        if node.renamed(&process.comm) {
+            out.extend(node.close(at.0, "the process became another program"));
+            node.renew(cgroup, now);
+        }
+        if node.push(now, &point) {
+            self.judge(index, at.0, out);
+        }
+    }
+
+    fn growth(&mut self, cgroup: &Cgroup, growth: &Growth, at: Timestamp) {
+        if let Some(index) = self.paths.get(cgroup.path.as_str())
+            && let Some(node) = self.nodes[*index].as_deref_mut()
+        {
+            node.grown(growth, at.0);
+        }
     }
 
     /// The cgroup at this path is gone: closes what was open about it and forgets it.
-    pub fn gone(&mut self, _path: &str, _at: Timestamp, _out: &mut Vec<Finding>) {}
+    pub fn gone(&mut self, path: &str, at: Timestamp, out: &mut Vec<Finding>) {
+        let Some(index) = self.paths.remove(path) else {
+            return;
+        };
+        let inside: Vec<(usize, u32)> = self
+            .processes
+            .keys()
+            .copied()
+            .filter(|(parent, _)| *parent == index)
+            .collect();
+        for key in inside {
+            if let Some(process) = self.processes.remove(&key) {
+                self.drop_node(process, at, "the cgroup was removed", out);
+            }
+        }
+        self.drop_node(index, at, "the cgroup was removed", out);
+    }
 
-    /// Number of series tracked.
+    fn drop_node(&mut self, index: usize, at: Timestamp, why: &str, out: &mut Vec<Finding>) {
+        let Some(mut node) = self.nodes[index].take() else {
+            return;
+        };
+        out.extend(node.close(at.0, why));
+        self.free.push(index);
+        if let Some(parent) = node.parent
+            && let Some(parent) = self.nodes[parent].as_deref_mut()
+        {
+            parent.children.retain(|child| *child != index);
+        }
+        for child in node.children {
+            if let Some(child) = self.nodes[child].as_deref_mut() {
+                child.parent = None;
+            }
+        }
+    }
+
+    /// Number of cgroups and processes tracked.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.series.len()
+        self.nodes.len() - self.free.len()
     }
 
     /// Whether nothing is tracked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.series.is_empty()
+        self.len() == 0
+    }
+
+    /// Number of series tracked: a cgroup has one for each kind of memory it holds a fair amount of.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        self.nodes.iter().flatten().map(|node| node.series()).sum()
+    }
+
+    /// Verdicts that are open now: the state and cause of every series that is not `normal`.
+    pub fn open(&self) -> impl Iterator<Item = (&Cgroup, Option<&Subject>, Memory, State)> {
+        self.nodes.iter().flatten().flat_map(|node| {
+            node.states()
+                .filter(|(_, state)| *state != State::Normal)
+                .map(move |(memory, state)| (&node.cgroup, node.subject(), memory, state))
+        })
     }
 
     /// What to keep across a restart.
     #[must_use]
     pub fn save(&self) -> Saved {
-        Saved::default()
+        Saved::of(self.nodes.iter().flatten().map(Box::as_ref))
     }
 
-    /// A detector that goes on where `saved` was.
+    /// A detector that goes on where `saved` was. A cgroup takes up its series again when its first sample comes, if it
+    /// is the same one.
     #[must_use]
-    pub fn restore(_saved: Saved) -> Self {
-        Detector::default()
-    }
-}
-
-impl Point {
-    /// The figures of a `sample` event.
-    #[must_use]
-    pub fn of_sample(ts: Timestamp, cgroup: &Cgroup, sample: &Sample) -> Point {
-        let mem = &sample.mem;
-        Point {
-            at_us: ts.0,
-            id: cgroup.id,
-            anon: mem.anon,
-            swap: mem.swap,
-            file: mem.file,
-            shmem: mem.shmem,
-            kernel: mem.kernel,
-            slab: mem.slab,
-            pagetables: mem.pagetables,
-            sock: mem.sock,
-            virt: sample.vm.as_ref().and_then(|vm| vm.r#virtual),
-            max: mem.max,
-            available: mem.available,
-            faults: sample.faults.as_ref().and_then(|faults| faults.minor_total),
-            processes: sample.processes,
+    pub fn restore(saved: Saved) -> Self {
+        Detector {
+            saved: saved.by_key(),
+            ..Detector::default()
         }
+    }
+
+    /// A cgroup that was not known.
+    fn enter(&mut self, cgroup: &Cgroup, point: &Point) -> Option<usize> {
+        if self.len() >= MOST {
+            return None;
+        }
+        let mut node = Node::cgroup(cgroup, point.at_us);
+        if let Some(saved) = self.saved.remove(cgroup.path.as_str()) {
+            node.resume(saved, point);
+        }
+        let index = self.insert(node);
+        self.paths.insert(cgroup.path.as_str().into(), index);
+        self.link(index, &cgroup.path);
+        Some(index)
+    }
+
+    fn insert(&mut self, node: Node) -> usize {
+        let node = Some(Box::new(node));
+        match self.free.pop() {
+            Some(index) => {
+                self.nodes[index] = node;
+                index
+            }
+            None => {
+                self.nodes.push(node);
+                self.nodes.len() - 1
+            }
+        }
+    }
+
+    /// Ties a new cgroup to the nearest known one above it, and what is below it to itself.
+    fn link(&mut self, index: usize, path: &str) {
+        let parent = self.nearest_above(path);
+        if let Some(node) = self.nodes[index].as_deref_mut() {
+            node.parent = parent;
+        }
+        let prefix = if path == "/" {
+            "/".to_owned()
+        } else {
+            format!("{path}/")
+        };
+        let siblings: Vec<usize> = match parent {
+            Some(parent) => self.nodes[parent]
+                .as_ref()
+                .map_or_else(Vec::new, |parent| parent.children.clone()),
+            None => self.paths.values().copied().collect(),
+        };
+        let mut below = Vec::new();
+        for other in siblings {
+            if other == index {
+                continue;
+            }
+            if let Some(node) = self.nodes[other].as_deref_mut()
+                && node.parent == parent
+                && matches!(node.kind, Kind::Cgroup)
+                && node.cgroup.path.starts_with(&prefix)
+            {
+                node.parent = Some(index);
+                below.push(other);
+            }
+        }
+        if let Some(parent) = parent
+            && let Some(parent) = self.nodes[parent].as_deref_mut()
+        {
+            parent.children.retain(|child| !below.contains(child));
+            parent.children.push(index);
+        }
+        if let Some(node) = self.nodes[index].as_deref_mut() {
+            node.children = below;
+        }
+    }
+
+    fn nearest_above(&self, path: &str) -> Option<usize> {
+        let mut rest = path;
+        while let Some(slash) = rest.rfind('/') {
+            rest = &rest[..slash];
+            let above = if rest.is_empty() { "/" } else { rest };
+            if above == path {
+                return None;
+            }
+            if let Some(index) = self.paths.get(above) {
+                return Some(*index);
+            }
+        }
+        None
+    }
+
+    /// Judges what the last sample of a node made worth it.
+    fn judge(&mut self, index: usize, ts: i64, out: &mut Vec<Finding>) {
+        // Taken out, so that the others can be looked at meanwhile.
+        let Some(mut node) = self.nodes[index].take() else {
+            return;
+        };
+        let limit = self.limit(&node);
+        let mut bench = std::mem::take(&mut self.bench);
+        let changes = {
+            let Node {
+                anon,
+                others,
+                masks,
+                children,
+                ..
+            } = &mut *node;
+            let children = |since: i64, growth: f64| self.children(children, since, growth);
+            let mut changes = Vec::new();
+            let parts = std::iter::once(anon).chain(others.iter_mut());
+            for (series, mask) in parts.zip(masks.iter_mut()) {
+                let mask = std::mem::take(mask);
+                if mask == 0 {
+                    continue;
+                }
+                let context = series::Context {
+                    room: limit.as_ref().map(|limit| limit.room),
+                    children: if series.memory == Memory::Anon {
+                        &children
+                    } else {
+                        &|_, _| 0.0
+                    },
+                };
+                if let Some(change) = series.judge(mask, &context, &mut bench) {
+                    changes.push((series.memory, series.last, change));
+                }
+            }
+            changes
+        };
+        self.bench = bench;
+        for (memory, level, change) in changes {
+            out.push(Finding {
+                ts: Timestamp(ts),
+                cgroup: node.cgroup.clone(),
+                verdict: node.verdict(memory, level, &change, limit.as_ref()),
+            });
+        }
+        out.extend(node.reservation(ts));
+        self.nodes[index] = Some(node);
+    }
+
+    /// The limit a node runs into first: its own, one above it, or the machine's memory.
+    fn limit(&self, node: &Node) -> Option<node::Room> {
+        let mut nearest: Option<node::Room> = None;
+        let mut consider = |of: &Node| {
+            if let Some(room) = of.room()
+                && nearest
+                    .as_ref()
+                    .is_none_or(|nearest| room.room < nearest.room)
+            {
+                nearest = Some(room);
+            }
+        };
+        if let Kind::Cgroup = node.kind {
+            consider(node);
+        }
+        let mut above = node.parent;
+        while let Some(index) = above {
+            let Some(parent) = self.nodes[index].as_deref() else {
+                break;
+            };
+            consider(parent);
+            above = parent.parent;
+        }
+        nearest
+    }
+
+    /// Share of `growth` since `since` that the children account for.
+    fn children(&self, children: &[usize], since: i64, growth: f64) -> f64 {
+        let mut sum = 0.0;
+        for child in children {
+            if let Some(child) = self.nodes[*child].as_deref() {
+                sum += (child.anon.last - child.anon.level_at(since)).max(0.0);
+            }
+        }
+        if growth > 0.0 { sum / growth } else { 0.0 }
     }
 }

@@ -1,0 +1,182 @@
+//! The rules that turn a trend into how far the evidence has come. Each number says where it comes from.
+
+use super::stats::normal_cdf;
+use super::trend::{STEADY, Trend};
+use crate::event::{Cause, State};
+
+const MIB: f64 = 1_048_576.0;
+
+/// Growth below this is not worth a word, where there is room for much more.
+const LEAST_GROWTH: f64 = 32.0 * MIB;
+/// One-sided 0.1 %.
+const LEAST_Z: f64 = 3.09;
+/// Longer than memory rises in a day's course (from the first person awake to the last one).
+const DAY_RISE_S: f64 = 14.0 * 3600.0;
+/// A spike of some seconds is none yet; what hits its limit within two minutes is confirmed within half a minute.
+const AT_ONCE_S: f64 = 23.0;
+/// Room that is assumed below an unknown limit.
+const UNKNOWN_ROOM: f64 = 1024.0 * MIB;
+
+/// What a trend is held against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around {
+    /// Bytes left below the nearest limit.
+    pub(super) room: Option<f64>,
+    /// When the series began, µs.
+    pub(super) first: i64,
+    /// Where the climb really begins, which may be before what the trend looks at: time (µs) and level.
+    pub(super) origin: (i64, f64),
+    /// Seconds before that in which the level kept still.
+    pub(super) still: f64,
+    /// Highest level before the growth began.
+    pub(super) peak_before: Option<f64>,
+    /// Part of the growth that the cgroup's children account for.
+    pub(super) children: f64,
+    /// Levels a day ago were flat: nothing comes and goes with the hours here.
+    pub(super) flat_day: bool,
+}
+
+/// How far the evidence has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Assessment {
+    pub(super) state: State,
+    pub(super) cause: Cause,
+    pub(super) confidence: f64,
+    /// Seconds that this growth has to last for a verdict of `confirmed`.
+    pub(super) needed: f64,
+    /// Share of the room that the growth has taken.
+    pub(super) taken: f64,
+}
+
+/// Bytes of growth that matter with this much room at the begin.
+pub(super) fn least_growth(room: Option<f64>) -> f64 {
+    match room {
+        Some(room) => (room / 6.0).clamp(4.0 * MIB, LEAST_GROWTH),
+        None => LEAST_GROWTH,
+    }
+}
+
+/// Judges a trend.
+pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
+    let growth = trend.growth();
+    let rate = trend.slope.median.max(1e-9);
+    // Room when the growth began.
+    let room = around.room.map_or_else(
+        || UNKNOWN_ROOM.max(2.0 * trend.from),
+        |room| room.max(0.0) + growth,
+    );
+    let least = least_growth(Some(room));
+    let seconds = trend.seconds();
+    let taken = (growth / room).clamp(0.0, 1.0);
+    let needed = needed(trend, around, room, rate, taken);
+    let mut out = Assessment {
+        state: State::Normal,
+        cause: Cause::Unknown,
+        confidence: 0.0,
+        needed,
+        taken,
+    };
+    // Highs it has reached before are its own coming and going. Floors of a saw-tooth that every bucket sees through
+    // never reach its peaks, so there the floors speak for themselves.
+    let territory = match around.peak_before {
+        Some(peak) if !trend.resolved => ((trend.to - peak) / growth).clamp(0.0, 1.0),
+        _ => 1.0,
+    };
+    let new_ground = territory >= 0.35 || (taken >= 0.5 && trend.slope.tau >= 0.9);
+    let by_processes = processes_explain(trend);
+    let by_load = trend.load.unwrap_or(0.0);
+    let significant = trend.slope.z >= LEAST_Z && trend.slope.low > 0.0 && trend.slope.tau >= 0.6;
+    // What has slowed down once is likely to do so again.
+    let steady = trend.second_half / if trend.slowing { 0.88 } else { STEADY };
+    let smooth = trend.largest_step <= 0.5;
+    let lasted = seconds / needed;
+    out.confidence = [
+        lasted.min(1.0),
+        (growth / least).min(1.0),
+        steady.min(1.0),
+        (territory / 0.35).min(1.0),
+        if smooth { 1.0 } else { 0.5 },
+        normal_cdf(trend.slope.z),
+    ]
+    .into_iter()
+    .product::<f64>()
+    .clamp(0.0, 1.0);
+    if around.children >= 0.6 || growth < least / 2.0 || !new_ground || trend.slope.tau < 0.5 {
+        return out;
+    }
+    if by_processes >= 0.6 || by_load >= 0.65 {
+        if lasted >= 0.3 && growth >= least {
+            out.state = State::Growing;
+            out.cause = Cause::Load;
+        }
+        out.confidence *= 1.0 - by_processes.max(by_load);
+        return out;
+    }
+    if significant && smooth && growth >= least && steady >= 1.0 && lasted >= 1.0 {
+        out.state = State::Confirmed;
+        out.cause = Cause::Leak;
+    } else if significant
+        && smooth
+        && growth >= least / 2.0
+        && trend.second_half >= 0.65
+        && lasted >= 0.5
+    {
+        out.state = State::Suspect;
+        out.cause = Cause::Leak;
+    } else if lasted >= 0.25 && growth >= least {
+        out.state = State::Growing;
+        out.cause = if trend.slowing || trend.second_half < 0.65 {
+            Cause::Warmup
+        } else {
+            Cause::Unknown
+        };
+    }
+    out
+}
+
+/// How long growth must have lasted: a share of the whole time to the limit, so that evidence scales with what is at
+/// stake, and longer where what is not a leak looks the same.
+fn needed(trend: &Trend, around: &Around, room: f64, rate: f64, taken: f64) -> f64 {
+    let whole = room / rate;
+    let seconds = trend.seconds();
+    let (origin, base) = around.origin;
+    let climb = (trend.end - origin) as f64 / 1e6;
+    let young = around.still < seconds.min(climb);
+    let before = (origin - around.first) as f64 / 1e6;
+    // Memory that has grown since the very begin and made up most of what there is: a start, a cache that fills, a
+    // job that loads its data. All of these look like a leak for a while.
+    let birth = young && before <= (0.15 * climb).max(3.0) && base < 0.5 * trend.to;
+    let share = if trend.slowing {
+        0.2
+    } else if birth {
+        if whole <= 180.0 { 0.17 } else { 0.33 }
+    } else if young {
+        0.18
+    } else {
+        0.1
+    };
+    // Nothing is called at once, and nothing is left to run into its limit for that.
+    let needed = (share * whole)
+        .clamp(AT_ONCE_S, DAY_RISE_S)
+        .min((0.75 * whole).max(8.0));
+    // A day's course: never steeper than 2π/24 h of the level at its middle, and it does not matter to a growth that
+    // reaches its limit before the course could turn.
+    let hourly = rate * 3600.0 / trend.to.max(1.0);
+    let daily = hourly < 0.26 && whole > 2.0 * 3600.0;
+    if daily && taken < 0.5 && !trend.steady_load && !around.flat_day {
+        return DAY_RISE_S;
+    }
+    needed
+}
+
+/// Part of the growth that more processes of the same size account for.
+fn processes_explain(trend: &Trend) -> f64 {
+    let Some([begin, end]) = trend.processes else {
+        return 0.0;
+    };
+    if begin == 0 || end <= begin {
+        return 0.0;
+    }
+    let expected = trend.from / begin as f64 * (end - begin) as f64;
+    (expected / trend.growth()).clamp(0.0, 1.0)
+}

@@ -1,0 +1,345 @@
+//! Floors of one series at several bucket sizes, from a second to an hour, in fixed memory.
+
+/// Width of a bucket and buckets kept, by level: one minute, five minutes, half an hour, three hours, a day, three days.
+pub(super) const LEVELS: [(i64, usize); 6] = [
+    (1_000_000, 60),
+    (5_000_000, 60),
+    (30_000_000, 60),
+    (180_000_000, 60),
+    (900_000_000, 96),
+    (3_600_000_000, 72),
+];
+
+/// Buckets of all levels.
+const ALL: usize = 408;
+
+/// One closed bucket. Not-a-number stands for "no sample".
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Bucket {
+    /// Lowest level, bytes.
+    pub(super) floor: f32,
+    /// Highest level, bytes.
+    pub(super) peak: f32,
+    /// Page faults a second beyond those that the growth itself takes.
+    pub(super) activity: f32,
+    /// Processes.
+    pub(super) processes: f32,
+}
+
+pub(super) const MISSING: Bucket = Bucket {
+    floor: f32::NAN,
+    peak: f32::NAN,
+    activity: f32::NAN,
+    processes: f32::NAN,
+};
+
+/// What one sample brings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// µs.
+    pub(super) at: i64,
+    /// Bytes.
+    pub(super) level: f64,
+    /// Page faults a second since the last sample.
+    pub(super) activity: Option<f64>,
+    /// Processes.
+    pub(super) processes: Option<u64>,
+}
+
+/// The bucket being filled.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    index: i64,
+    floor: f32,
+    peak: f32,
+    activity: f64,
+    activities: u32,
+    processes: f32,
+}
+
+impl Open {
+    fn empty(index: i64) -> Open {
+        Open {
+            index,
+            floor: f32::INFINITY,
+            peak: f32::NEG_INFINITY,
+            activity: 0.0,
+            activities: 0,
+            processes: f32::NAN,
+        }
+    }
+
+    fn bucket(&self) -> Bucket {
+        if !self.floor.is_finite() {
+            return MISSING;
+        }
+        Bucket {
+            floor: self.floor,
+            peak: self.peak,
+            activity: if self.activities > 0 {
+                (self.activity / f64::from(self.activities)) as f32
+            } else {
+                f32::NAN
+            },
+            processes: self.processes,
+        }
+    }
+}
+
+/// The rings of one series.
+#[derive(Clone, Debug)]
+pub(super) struct Levels {
+    open: [Option<Open>; LEVELS.len()],
+    buckets: Box<[Bucket; ALL]>,
+}
+
+impl Levels {
+    pub(super) fn new() -> Self {
+        Levels {
+            open: [None; LEVELS.len()],
+            buckets: Box::new([MISSING; ALL]),
+        }
+    }
+
+    /// Rings that say the series stayed between `floor` and `peak` from `from` to `to` (µs).
+    pub(super) fn flat(from: i64, to: i64, floor: f64, peak: f64, processes: Option<u64>) -> Self {
+        let mut levels = Levels::new();
+        for (level, (width, length)) in LEVELS.into_iter().enumerate() {
+            let last = to.div_euclid(width);
+            let first = from.div_euclid(width).max(last - (length as i64 - 1));
+            for index in first..last {
+                *levels.bucket(level, index) = Bucket {
+                    floor: floor as f32,
+                    peak: peak as f32,
+                    activity: f32::NAN,
+                    processes: processes.map_or(f32::NAN, |count| count as f32),
+                };
+            }
+            levels.open[level] = Some(Open {
+                floor: floor as f32,
+                peak: peak as f32,
+                ..Open::empty(last)
+            });
+        }
+        levels
+    }
+
+    fn start(level: usize) -> usize {
+        LEVELS[..level].iter().map(|(_, length)| length).sum()
+    }
+
+    fn bucket(&mut self, level: usize, index: i64) -> &mut Bucket {
+        let length = LEVELS[level].1;
+        let at = index.rem_euclid(length as i64) as usize;
+        &mut self.buckets[Self::start(level) + at]
+    }
+
+    /// Takes in a reading; the bits of the levels at which a bucket was closed by it. A bucket that closes becomes part
+    /// of the one above it, so most readings touch the finest level only.
+    #[inline]
+    pub(super) fn push(&mut self, reading: &Reading) -> u8 {
+        let index = reading.at.div_euclid(LEVELS[0].0);
+        if let Some(open) = &mut self.open[0]
+            && open.index >= index
+        {
+            open.floor = open.floor.min(reading.level as f32);
+            open.peak = open.peak.max(reading.level as f32);
+            if let Some(activity) = reading.activity {
+                open.activity += activity;
+                open.activities += 1;
+            }
+            if let Some(processes) = reading.processes {
+                open.processes = processes as f32;
+            }
+            return 0;
+        }
+        let closed = self.roll(reading.at);
+        self.open[0] = Some(Open {
+            index,
+            floor: reading.level as f32,
+            peak: reading.level as f32,
+            activity: reading.activity.unwrap_or(0.0),
+            activities: u32::from(reading.activity.is_some()),
+            processes: reading
+                .processes
+                .map_or(f32::NAN, |processes| processes as f32),
+        });
+        closed
+    }
+
+    /// Closes every bucket that ends before `at`.
+    fn roll(&mut self, at: i64) -> u8 {
+        let mut closed = 0;
+        let mut below: Option<(i64, Bucket)> = None;
+        for (level, (width, _)) in LEVELS.iter().enumerate() {
+            if let Some((from, bucket)) = below.take() {
+                self.merge(level, from.div_euclid(*width), &bucket);
+            }
+            let Some(open) = self.open[level] else { break };
+            let next = at.div_euclid(*width);
+            if open.index >= next {
+                break;
+            }
+            let bucket = open.bucket();
+            self.close(level, open.index, bucket, next);
+            self.open[level] = Some(Open::empty(next));
+            closed |= 1 << level;
+            if bucket.floor.is_finite() {
+                below = Some((open.index * width, bucket));
+            }
+        }
+        closed
+    }
+
+    fn merge(&mut self, level: usize, index: i64, bucket: &Bucket) {
+        let open = self.open[level].get_or_insert_with(|| Open::empty(index));
+        open.floor = open.floor.min(bucket.floor);
+        open.peak = open.peak.max(bucket.peak);
+        if bucket.activity.is_finite() {
+            open.activity += f64::from(bucket.activity);
+            open.activities += 1;
+        }
+        if bucket.processes.is_finite() {
+            open.processes = bucket.processes;
+        }
+    }
+
+    fn close(&mut self, level: usize, index: i64, bucket: Bucket, next: i64) {
+        let length = LEVELS[level].1 as i64;
+        *self.bucket(level, index) = bucket;
+        // What lies between, and what was there a round ago, had no sample.
+        for index in index + 1..next.min(index + length) {
+            *self.bucket(level, index) = MISSING;
+        }
+        *self.bucket(level, next) = MISSING;
+    }
+
+    /// The closed buckets of a level that hold something, oldest first, with the time of their middle (µs).
+    pub(super) fn closed(&self, level: usize) -> impl Iterator<Item = (i64, &Bucket)> {
+        let (width, length) = LEVELS[level];
+        let start = Self::start(level);
+        let end = self.open[level].map_or(0, |open| open.index);
+        let first = if self.open[level].is_some() {
+            end - (length as i64 - 1)
+        } else {
+            end
+        };
+        (first..end).filter_map(move |index| {
+            let bucket = &self.buckets[start + index.rem_euclid(length as i64) as usize];
+            bucket
+                .floor
+                .is_finite()
+                .then_some((index * width + width / 2, bucket))
+        })
+    }
+
+    /// Lowest floor among the closed buckets of a level.
+    pub(super) fn lowest(&self, level: usize) -> f32 {
+        let start = Self::start(level);
+        self.buckets[start..start + LEVELS[level].1]
+            .iter()
+            .map(|bucket| bucket.floor)
+            .fold(f32::INFINITY, f32::min)
+    }
+
+    /// Floor of the last closed bucket of a level.
+    pub(super) fn latest(&self, level: usize) -> Option<f64> {
+        self.closed(level)
+            .last()
+            .map(|(_, bucket)| f64::from(bucket.floor))
+    }
+
+    /// Highest level before `at` (µs) that any bucket remembers.
+    pub(super) fn peak_before(&self, at: i64) -> Option<f64> {
+        let mut peak = f32::NEG_INFINITY;
+        for (level, (width, _)) in LEVELS.iter().enumerate() {
+            for (middle, bucket) in self.closed(level) {
+                if middle + width / 2 <= at {
+                    peak = peak.max(bucket.peak);
+                }
+            }
+        }
+        peak.is_finite().then_some(f64::from(peak))
+    }
+
+    /// Where a climb that stood at `from` at `onset` (µs) and stands at `to` now really began, and how long (seconds) the
+    /// level kept near there before. A climb may be older than what one level remembers.
+    pub(super) fn origin(&self, onset: i64, from: f64, to: f64, first: i64) -> ((i64, f64), f64) {
+        let before = |until: i64| {
+            LEVELS
+                .iter()
+                .enumerate()
+                .flat_map(move |(level, (width, _))| {
+                    self.closed(level)
+                        .map(move |(middle, bucket)| (middle + width / 2, f64::from(bucket.floor)))
+                        .filter(move |(end, _)| *end <= until)
+                })
+        };
+        let lowest = before(onset)
+            .map(|(_, floor)| floor)
+            .fold(f64::INFINITY, f64::min);
+        let mut origin = (onset, from);
+        if lowest < from - 0.15 * (to - from) {
+            let near = lowest + 0.1 * (to - lowest);
+            let begin = before(onset)
+                .filter(|(_, floor)| *floor <= near)
+                .map(|(end, _)| end)
+                .max();
+            if let Some(begin) = begin {
+                origin = (begin, lowest);
+            }
+        }
+        let height = to - origin.1;
+        // Since when it has been within a quarter of the climb around its origin.
+        let moved = before(origin.0)
+            .filter(|(_, floor)| (floor - origin.1).abs() > 0.25 * height)
+            .map(|(end, _)| end)
+            .max()
+            .unwrap_or_else(|| {
+                before(origin.0)
+                    .map(|(end, _)| end)
+                    .min()
+                    .unwrap_or(origin.0)
+                    .min(origin.0)
+                    .max(first)
+            });
+        (origin, (origin.0 - moved) as f64 / 1e6)
+    }
+
+    /// Level at or shortly before `at` (µs), as fine as it is remembered.
+    pub(super) fn level_at(&self, at: i64) -> Option<f64> {
+        for (level, (width, _)) in LEVELS.iter().enumerate() {
+            let found = self
+                .closed(level)
+                .take_while(|(middle, _)| middle - width / 2 <= at)
+                .last();
+            if let Some((_, bucket)) = found {
+                return Some(f64::from(bucket.floor));
+            }
+        }
+        None
+    }
+
+    /// Closed buckets of every level for the state file: level, index, bucket.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (usize, i64, Bucket)> {
+        (0..LEVELS.len()).flat_map(move |level| {
+            let width = LEVELS[level].0;
+            self.closed(level)
+                .map(move |(middle, bucket)| (level, middle.div_euclid(width), *bucket))
+        })
+    }
+
+    /// Puts a saved bucket back; they come oldest first within a level.
+    pub(super) fn put(&mut self, level: usize, index: i64, bucket: Bucket) {
+        if level >= LEVELS.len() || !bucket.floor.is_finite() {
+            return;
+        }
+        if let Some(open) = self.open[level]
+            && index < open.index
+        {
+            return;
+        }
+        self.open[level] = Some(Open::empty(index + 1));
+        *self.bucket(level, index) = bucket;
+    }
+}

@@ -1,0 +1,588 @@
+//! A cgroup or a process: its series, its limit, and how a change of theirs becomes a verdict.
+
+use super::saved::SavedNode;
+use super::series::{Change, Series};
+use super::words;
+use super::{BACK_US, FORWARD_US, Finding};
+use crate::event::{
+    Cause, Cgroup, Evidence, Grower, Growth, GrowthScope, Limit, Memory, Sample, State, Subject,
+    Verdict,
+};
+use crate::time::Timestamp;
+
+const MIB: f64 = 1_048_576.0;
+const GIB: f64 = 1024.0 * MIB;
+/// Other memory than anonymous is followed from this size on.
+const WORTH: f64 = 16.0 * MIB;
+/// Address space that is worth a word when a cgroup is first seen.
+const VAST: f64 = 64.0 * GIB;
+/// A reservation is told when it has lain untouched for this long, and taken for settled after the second time.
+const UNTOUCHED_US: (i64, i64) = (10_000_000, 60_000_000);
+/// Processes remembered as growers.
+const GROWERS: usize = 4;
+
+/// What the detector takes from one sample. An unknown figure is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Point {
+    /// When, µs since the Unix epoch.
+    pub at_us: i64,
+    /// Id of the cgroup, to notice another one under the same path.
+    pub id: Option<u64>,
+    /// Anonymous bytes, resident.
+    pub anon: Option<u64>,
+    /// Swapped-out bytes.
+    pub swap: Option<u64>,
+    /// Page cache, bytes.
+    pub file: Option<u64>,
+    /// Shared memory and tmpfs, bytes.
+    pub shmem: Option<u64>,
+    /// Kernel memory, bytes.
+    pub kernel: Option<u64>,
+    /// Slab, bytes.
+    pub slab: Option<u64>,
+    /// Page tables, bytes.
+    pub pagetables: Option<u64>,
+    /// Socket buffers, bytes.
+    pub sock: Option<u64>,
+    /// Virtual size of the processes, bytes.
+    pub virt: Option<u64>,
+    /// memory.max.
+    pub max: Limit,
+    /// Memory the machine has left; root cgroup only.
+    pub available: Option<u64>,
+    /// Page faults so far.
+    pub faults: Option<u64>,
+    /// Processes.
+    pub processes: Option<u64>,
+}
+
+impl Point {
+    /// The figures of a `sample` event.
+    #[must_use]
+    pub fn of_sample(ts: Timestamp, cgroup: &Cgroup, sample: &Sample) -> Point {
+        let mem = &sample.mem;
+        Point {
+            at_us: ts.0,
+            id: cgroup.id,
+            anon: mem.anon,
+            swap: mem.swap,
+            file: mem.file,
+            shmem: mem.shmem,
+            kernel: mem.kernel,
+            slab: mem.slab,
+            pagetables: mem.pagetables,
+            sock: mem.sock,
+            virt: sample.vm.as_ref().and_then(|vm| vm.r#virtual),
+            max: mem.max,
+            available: mem.available,
+            faults: sample.faults.as_ref().and_then(|faults| faults.minor_total),
+            processes: sample.processes,
+        }
+    }
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Cgroup,
+    Process(Subject),
+}
+
+/// Room below a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Room {
+    /// Bytes left.
+    pub(super) room: f64,
+    /// The limit; for the machine what can be had in all.
+    pub(super) limit: u64,
+    pub(super) cgroup: String,
+}
+
+/// Address space that was mapped and not touched.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reserved {
+    known: bool,
+    base: f64,
+    resident: f64,
+    since: Option<i64>,
+    told: Option<(i64, f64)>,
+    due: Option<(State, f64)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) cgroup: Cgroup,
+    pub(super) kind: Kind,
+    pub(super) parent: Option<usize>,
+    pub(super) children: Vec<usize>,
+    pub(super) anon: Series,
+    pub(super) others: Vec<Series>,
+    /// What each series has to judge: first that of `anon`.
+    pub(super) masks: Vec<u8>,
+    started: bool,
+    max: Limit,
+    available: Option<u64>,
+    /// Bytes that count against the limit and that reclaim without swap does not give back.
+    held: f64,
+    virt: Option<f64>,
+    processes: Option<u64>,
+    reserved: Reserved,
+    growers: Vec<(Grower, i64)>,
+    /// Added to the samples' time, for clocks that were set.
+    shift: i64,
+    step: i64,
+}
+
+impl Node {
+    fn new(cgroup: &Cgroup, kind: Kind, at: i64) -> Node {
+        Node {
+            cgroup: cgroup.clone(),
+            kind,
+            parent: None,
+            children: Vec::new(),
+            anon: Series::new(Memory::Anon, at, 0.0),
+            others: Vec::new(),
+            masks: vec![0],
+            started: false,
+            max: Limit::Unknown,
+            available: None,
+            held: 0.0,
+            virt: None,
+            processes: None,
+            reserved: Reserved::default(),
+            growers: Vec::new(),
+            shift: 0,
+            step: 1_000_000,
+        }
+    }
+
+    pub(super) fn cgroup(cgroup: &Cgroup, at: i64) -> Node {
+        Node::new(cgroup, Kind::Cgroup, at)
+    }
+
+    pub(super) fn process(cgroup: &Cgroup, subject: Subject, parent: usize, at: i64) -> Node {
+        Node {
+            parent: Some(parent),
+            ..Node::new(cgroup, Kind::Process(subject), at)
+        }
+    }
+
+    pub(super) fn subject(&self) -> Option<&Subject> {
+        match &self.kind {
+            Kind::Cgroup => None,
+            Kind::Process(subject) => Some(subject),
+        }
+    }
+
+    pub(super) fn series(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    pub(super) fn states(&self) -> impl Iterator<Item = (Memory, State)> {
+        std::iter::once(&self.anon)
+            .chain(&self.others)
+            .map(|series| (series.memory, series.state()))
+    }
+
+    /// The samples' time made to go forward: a clock set back, or far ahead, continues where it was.
+    pub(super) fn time(&mut self, at: i64) -> i64 {
+        if !self.started {
+            return at;
+        }
+        let last = self.anon.last_at;
+        let shifted = at.saturating_add(self.shift);
+        let passed = shifted.saturating_sub(last);
+        if !(-BACK_US..=FORWARD_US).contains(&passed) {
+            self.shift = last.saturating_add(self.step).saturating_sub(at);
+            return last.saturating_add(self.step);
+        }
+        if passed > 0 {
+            self.step = passed.min(60_000_000);
+        }
+        shifted
+    }
+
+    /// Starts anew: another cgroup or program is here now.
+    pub(super) fn renew(&mut self, cgroup: &Cgroup, now: i64) {
+        let (kind, parent, children) = (
+            self.kind.clone(),
+            self.parent,
+            std::mem::take(&mut self.children),
+        );
+        let shift = self.shift;
+        *self = Node::new(cgroup, kind, now);
+        self.parent = parent;
+        self.children = children;
+        self.shift = shift;
+    }
+
+    /// Whether the process goes by another name now.
+    pub(super) fn renamed(&mut self, comm: &str) -> bool {
+        match &mut self.kind {
+            Kind::Process(subject) if subject.comm != comm => {
+                comm.clone_into(&mut subject.comm);
+                self.started
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in a sample; whether there is something to judge.
+    pub(super) fn push(&mut self, now: i64, point: &Point) -> bool {
+        let Some(anon) = point.anon else {
+            self.limits(point);
+            return false;
+        };
+        let level = anon as f64 + point.swap.unwrap_or(0) as f64;
+        self.limits(point);
+        self.held = level + (point.shmem.unwrap_or(0) as f64) + (point.kernel.unwrap_or(0) as f64);
+        self.processes = point.processes.or(self.processes);
+        if !self.started {
+            self.started = true;
+            self.anon.reset(now, level);
+        }
+        self.masks[0] |= self.anon.push(now, level, point.faults, point.processes);
+        let mut due = self.masks[0] != 0;
+        let slab = point.slab.unwrap_or(0) as f64;
+        let tables = point.pagetables.unwrap_or(0) as f64;
+        let rest = |bytes: u64| (bytes as f64 - slab - tables).max(0.0);
+        for (memory, level) in [
+            (Memory::File, point.file.map(|bytes| bytes as f64)),
+            (Memory::Shmem, point.shmem.map(|bytes| bytes as f64)),
+            (Memory::Kernel, point.kernel.map(rest)),
+            (Memory::Slab, point.slab.map(|bytes| bytes as f64)),
+            (
+                Memory::Pagetables,
+                point.pagetables.map(|bytes| bytes as f64),
+            ),
+            (Memory::Sock, point.sock.map(|bytes| bytes as f64)),
+        ] {
+            if let Some(level) = level {
+                due |= self.other(memory, now, level);
+            }
+        }
+        if let Some(virt) = point.virt {
+            due |= self.reserve(now, virt as f64, level + point.shmem.unwrap_or(0) as f64);
+        }
+        due
+    }
+
+    #[inline]
+    fn other(&mut self, memory: Memory, now: i64, level: f64) -> bool {
+        // A process maps page cache that is not its own; the machine's is everybody's.
+        let found = self
+            .others
+            .iter()
+            .position(|series| series.memory == memory);
+        let index = match found {
+            Some(index) => index,
+            None if level >= WORTH => {
+                self.others.push(Series::new(memory, now, level));
+                self.masks.push(0);
+                return false;
+            }
+            None => return false,
+        };
+        let mask = self.others[index].push(now, level, None, None);
+        self.masks[index + 1] |= mask;
+        mask != 0
+    }
+
+    fn limits(&mut self, point: &Point) {
+        if point.max != Limit::Unknown {
+            self.max = point.max;
+        }
+        self.available = point.available.or(self.available);
+    }
+
+    fn reserve(&mut self, now: i64, virt: f64, resident: f64) -> bool {
+        self.virt = Some(virt);
+        let reserved = &mut self.reserved;
+        if !reserved.known {
+            reserved.known = true;
+            reserved.base = virt;
+            reserved.resident = resident;
+            if virt >= VAST && virt >= 20.0 * resident.max(MIB) {
+                reserved.due = Some((State::Normal, virt));
+            }
+            return reserved.due.is_some();
+        }
+        if virt < reserved.base {
+            reserved.base = virt;
+            reserved.resident = reserved.resident.min(resident);
+        }
+        let rise = virt - reserved.base;
+        let touched = resident - reserved.resident;
+        if let Some((at, bytes)) = reserved.told
+            && now - at >= UNTOUCHED_US.1
+        {
+            reserved.told = None;
+            reserved.due = Some((State::Normal, bytes));
+        }
+        if rise < GIB.max(2.0 * resident) || touched > 0.1 * rise {
+            reserved.since = None;
+            if touched > 0.5 * rise {
+                // The address space grows with what is in it.
+                reserved.base = virt;
+                reserved.resident = resident;
+            }
+            return reserved.due.is_some();
+        }
+        let since = *reserved.since.get_or_insert(now);
+        if now - since >= UNTOUCHED_US.0 {
+            reserved.due = Some((State::Growing, rise));
+            reserved.told = Some((now, rise));
+            reserved.base = virt;
+            reserved.resident = resident;
+            reserved.since = None;
+        }
+        reserved.due.is_some()
+    }
+
+    /// What there is to say of address space.
+    pub(super) fn reservation(&mut self, ts: i64) -> Option<Finding> {
+        let (state, bytes) = self.reserved.due.take()?;
+        let resident = self.anon.last;
+        let verdict = Verdict {
+            state,
+            cause: Cause::Reservation,
+            memory: Memory::Virtual,
+            process: self.subject().cloned(),
+            rate_bps: None,
+            rate_ci95: None,
+            confidence: 0.9,
+            growth_bytes: (state == State::Growing).then_some(bytes as u64),
+            since: None,
+            limit_bytes: None,
+            limit_cgroup: None,
+            ttl_s: None,
+            ttl_ci95_s: None,
+            evidence: Evidence {
+                reason: format!(
+                    "{} of address space reserved, {} of anonymous memory in use",
+                    crate::units::format_bytes(bytes as u64),
+                    crate::units::format_bytes(resident as u64)
+                ),
+                level_bytes: self.virt.map(|virt| virt as u64),
+                ..Evidence::default()
+            },
+            advice: words::advice(Memory::Virtual, state, Cause::Reservation, "it", None),
+        };
+        Some(Finding {
+            ts: Timestamp(ts),
+            cgroup: self.cgroup.clone(),
+            verdict,
+        })
+    }
+
+    /// Room below this node's own limit.
+    pub(super) fn room(&self) -> Option<Room> {
+        if let Limit::Bytes(limit) = self.max
+            && self.started
+        {
+            let room = limit as f64 - self.held;
+            return (room > 0.0).then(|| Room {
+                room,
+                limit,
+                cgroup: self.cgroup.path.clone(),
+            });
+        }
+        let available = self.available?;
+        Some(Room {
+            room: available as f64,
+            limit: (available as f64 + self.held) as u64,
+            cgroup: self.cgroup.path.clone(),
+        })
+    }
+
+    /// A process of the cgroup grew, says the kernel side.
+    pub(super) fn grown(&mut self, growth: &Growth, at: i64) {
+        if growth.scope != GrowthScope::Process {
+            return;
+        }
+        if let Some((grower, last)) = self
+            .growers
+            .iter_mut()
+            .find(|(grower, _)| grower.pid == growth.pid)
+        {
+            grower.bytes = grower.bytes.saturating_add(growth.bytes);
+            *last = at;
+            return;
+        }
+        if self.growers.len() == GROWERS
+            && let Some(oldest) = (0..GROWERS).min_by_key(|index| self.growers[*index].1)
+        {
+            self.growers.swap_remove(oldest);
+        }
+        let grower = Grower {
+            pid: growth.pid,
+            comm: growth.comm.clone(),
+            bytes: growth.bytes,
+        };
+        self.growers.push((grower, at));
+    }
+
+    fn who(&self) -> String {
+        match &self.kind {
+            Kind::Process(subject) => format!("{} ({})", subject.comm, subject.pid),
+            Kind::Cgroup => self
+                .growers
+                .iter()
+                .max_by_key(|(grower, _)| grower.bytes)
+                .map_or_else(
+                    || self.cgroup.name.clone(),
+                    |(grower, _)| format!("{} ({})", grower.comm, grower.pid),
+                ),
+        }
+    }
+
+    /// The verdict that a change amounts to.
+    pub(super) fn verdict(
+        &self,
+        memory: Memory,
+        level: f64,
+        change: &Change,
+        limit: Option<&Room>,
+    ) -> Verdict {
+        let open = change.state != State::Normal && change.state != State::Recovered;
+        let trend = change.trend.as_ref().filter(|_| open);
+        let rate = trend.map(|trend| trend.slope);
+        let whole = |seconds: f64| seconds.min(1e12);
+        // What the kernel can take back at will does not run into a limit.
+        let limit = limit.filter(|_| trend.is_some() && memory != Memory::File);
+        let ttl = |rate: f64| {
+            limit
+                .filter(|_| rate > 0.0)
+                .map(|limit| whole(limit.room / rate))
+        };
+        let ttl_s = rate.and_then(|rate| ttl(rate.median));
+        let (from, since) = match (&change.ended, trend, change.held) {
+            (Some(ended), ..) => (Some(ended.episode.base), Some(ended.episode.start)),
+            (None, Some(trend), _) => (Some(trend.from), Some(trend.onset)),
+            (None, None, Some(held)) => (Some(held.from), Some(held.onset)),
+            _ => (None, None),
+        };
+        let growth = from.map(|from| (level - from).max(0.0) as u64);
+        let said = change.said.as_ref().filter(|_| open);
+        let evidence = Evidence {
+            reason: words::reason(memory, change),
+            base_bytes: from.map(|from| from as u64),
+            level_bytes: Some(level as u64),
+            peak_before_bytes: change.peak_before.map(|peak| peak as u64),
+            window_s: trend.map(|trend| trend.seconds()),
+            needed_s: said.map(|said| whole(said.needed)),
+            bucket_s: trend.map(|trend| super::levels::LEVELS[trend.level].0 as f64 / 1e6),
+            floors: trend.map(|trend| trend.floors as u32),
+            z: trend.map(|trend| trend.slope.z),
+            tau: trend.map(|trend| trend.slope.tau),
+            second_half: trend.map(|trend| trend.second_half),
+            largest_step: trend.map(|trend| trend.largest_step),
+            room_taken: said.filter(|_| limit.is_some()).map(|said| said.taken),
+            virtual_growth_bytes: None,
+            processes: trend.and_then(|trend| trend.processes),
+            grower: (open && memory == Memory::Anon)
+                .then(|| {
+                    self.growers
+                        .iter()
+                        .filter(|(_, at)| since.is_some_and(|since| *at >= since - self.shift))
+                        .max_by_key(|(grower, _)| grower.bytes)
+                        .map(|(grower, _)| grower.clone())
+                })
+                .flatten(),
+        };
+        Verdict {
+            state: change.state,
+            cause: change.cause,
+            memory,
+            process: self.subject().cloned(),
+            rate_bps: rate.map(|rate| rate.median),
+            rate_ci95: rate.map(|rate| [rate.low, rate.high]),
+            confidence: match (change.said.as_ref(), &change.ended) {
+                (Some(said), None) => said.confidence,
+                (_, Some(_)) => 0.8,
+                (None, None) => 0.5,
+            },
+            growth_bytes: growth,
+            since: since.map(|since| Timestamp(since - self.shift)),
+            limit_bytes: limit.map(|limit| limit.limit),
+            limit_cgroup: limit.map(|limit| limit.cgroup.clone()),
+            ttl_s,
+            ttl_ci95_s: rate.and_then(|rate| {
+                Some([
+                    ttl(rate.high.max(rate.median))?,
+                    ttl(rate.low).unwrap_or(1e12),
+                ])
+            }),
+            evidence,
+            advice: words::advice(memory, change.state, change.cause, &self.who(), ttl_s),
+        }
+    }
+
+    /// Closes what is open because the cgroup or process is gone or another one.
+    pub(super) fn close(&mut self, ts: i64, why: &str) -> Vec<Finding> {
+        let mut out = Vec::new();
+        for series in std::iter::once(&self.anon).chain(&self.others) {
+            let Some(active) = &series.active else {
+                continue;
+            };
+            if !matches!(
+                active.state,
+                State::Growing | State::Suspect | State::Confirmed
+            ) {
+                continue;
+            }
+            let state = match active.state {
+                State::Growing => State::Normal,
+                _ => State::Recovered,
+            };
+            out.push(Finding {
+                ts: Timestamp(ts),
+                cgroup: self.cgroup.clone(),
+                verdict: Verdict {
+                    state,
+                    cause: active.cause,
+                    memory: series.memory,
+                    process: self.subject().cloned(),
+                    rate_bps: None,
+                    rate_ci95: None,
+                    confidence: 1.0,
+                    growth_bytes: None,
+                    since: None,
+                    limit_bytes: None,
+                    limit_cgroup: None,
+                    ttl_s: None,
+                    ttl_ci95_s: None,
+                    evidence: Evidence {
+                        reason: why.to_owned(),
+                        ..Evidence::default()
+                    },
+                    advice: words::advice(series.memory, state, active.cause, &self.who(), None),
+                },
+            });
+        }
+        out
+    }
+
+    /// Takes up what was saved, if it is about this cgroup and not too old.
+    pub(super) fn resume(&mut self, saved: SavedNode, point: &Point) {
+        if matches!((saved.id, point.id), (Some(then), Some(now)) if then != now) {
+            return;
+        }
+        let mut series = saved.series();
+        let Some(at) = series
+            .iter()
+            .position(|series| series.memory == Memory::Anon)
+        else {
+            return;
+        };
+        let anon = series.swap_remove(at);
+        // A clock that stands before the last sample, or a day after it, makes the series worthless.
+        if point.at_us < anon.last_at || point.at_us - anon.last_at > 86_400_000_000 {
+            return;
+        }
+        self.started = true;
+        self.anon = anon;
+        self.others = series;
+        self.masks = vec![0; 1 + self.others.len()];
+    }
+}

@@ -1,0 +1,172 @@
+//! What a restart must not lose: the floors and the state of every series that has moved.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::levels::{Bucket, LEVELS};
+use super::node::{Kind, Node};
+use super::series::{Held, Series, SeriesParts};
+use crate::event::{Cause, Memory, State};
+
+/// What is kept of a detector across a restart. Sizes in KiB, since pages are no finer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    nodes: Vec<SavedNode>,
+}
+
+/// One cgroup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedNode {
+    path: String,
+    #[serde(default)]
+    pub(super) id: Option<u64>,
+    series: Vec<SavedSeries>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct SavedSeries {
+    memory: Memory,
+    first: i64,
+    last_at: i64,
+    last: f64,
+    state: State,
+    cause: Cause,
+    entered: i64,
+    #[serde(default)]
+    held: Option<Held>,
+    /// By level: index of the first bucket, then each bucket's floor and peak in KiB and faults a second; an absent
+    /// floor is −1.
+    levels: Vec<(i64, Vec<[i64; 3]>)>,
+}
+
+impl Saved {
+    pub(super) fn of<'a>(nodes: impl Iterator<Item = &'a Node>) -> Saved {
+        Saved {
+            nodes: nodes
+                .filter(|node| matches!(node.kind, Kind::Cgroup))
+                .filter_map(SavedNode::of)
+                .collect(),
+        }
+    }
+
+    /// Number of cgroups.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub(super) fn by_key(self) -> HashMap<String, SavedNode> {
+        self.nodes
+            .into_iter()
+            .map(|node| (node.path.clone(), node))
+            .collect()
+    }
+}
+
+impl SavedNode {
+    fn of(node: &Node) -> Option<SavedNode> {
+        let series: Vec<SavedSeries> = std::iter::once(&node.anon)
+            .chain(&node.others)
+            .filter_map(SavedSeries::of)
+            .collect();
+        // A series that never moved begins anew as well as it goes on.
+        let moved = series.iter().any(|series| series.memory == Memory::Anon);
+        moved.then(|| SavedNode {
+            path: node.cgroup.path.clone(),
+            id: node.cgroup.id,
+            series,
+        })
+    }
+
+    /// The series as they were; what does not make sense is left out.
+    pub(super) fn series(self) -> Vec<Series> {
+        self.series
+            .into_iter()
+            .filter_map(SavedSeries::series)
+            .collect()
+    }
+}
+
+impl SavedSeries {
+    fn of(series: &Series) -> Option<SavedSeries> {
+        let parts = series.parts()?;
+        let mut levels: Vec<(i64, Vec<[i64; 3]>)> = vec![(0, Vec::new()); LEVELS.len()];
+        for (level, index, bucket) in parts.levels.entries() {
+            let (first, row) = &mut levels[level];
+            if row.is_empty() {
+                *first = index;
+            }
+            while (row.len() as i64) < index - *first {
+                row.push([-1, -1, -1]);
+            }
+            let kib = |bytes: f32| (f64::from(bytes) / 1024.0).round() as i64;
+            let rate = if bucket.activity.is_finite() {
+                f64::from(bucket.activity).round() as i64
+            } else {
+                -1
+            };
+            row.push([kib(bucket.floor), kib(bucket.peak), rate]);
+        }
+        Some(SavedSeries {
+            memory: series.memory,
+            first: series.first,
+            last_at: series.last_at,
+            last: series.last,
+            state: parts.state,
+            cause: parts.cause,
+            entered: parts.entered,
+            held: parts.held,
+            levels,
+        })
+    }
+
+    fn series(self) -> Option<Series> {
+        let sane = self.last.is_finite()
+            && self.last >= 0.0
+            && self.first <= self.last_at
+            && self.levels.len() == LEVELS.len()
+            && self.held.is_none_or(|held| held.is_sane());
+        if !sane {
+            return None;
+        }
+        let mut levels = super::levels::Levels::new();
+        for (level, (first, row)) in self.levels.iter().enumerate() {
+            if row.len() > LEVELS[level].1 {
+                return None;
+            }
+            for (offset, [floor, peak, rate]) in row.iter().enumerate() {
+                if *floor < 0 || *peak < *floor || *peak > 1 << 50 {
+                    continue;
+                }
+                levels.put(
+                    level,
+                    first.checked_add(offset as i64)?,
+                    Bucket {
+                        floor: *floor as f32 * 1024.0,
+                        peak: *peak as f32 * 1024.0,
+                        activity: if *rate < 0 { f32::NAN } else { *rate as f32 },
+                        processes: f32::NAN,
+                    },
+                );
+            }
+        }
+        Some(Series::from_parts(
+            self.memory,
+            (self.first, self.last_at, self.last),
+            SeriesParts {
+                levels: &levels,
+                state: self.state,
+                cause: self.cause,
+                entered: self.entered,
+                held: self.held,
+            },
+        ))
+    }
+}

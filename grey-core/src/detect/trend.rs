@@ -1,0 +1,267 @@
+//! From the floors of one level to a trend: where the growth begins, how steep, how sure, of what shape.
+
+use super::levels::{Bucket, LEVELS, Levels};
+use super::stats::{self, MOST, Scratch, Slope};
+
+/// A segment shorter than this many floors says nothing.
+const LEAST_FLOORS: usize = 8;
+/// Growth whose second half is less than this part of its first half slows down.
+pub(super) const STEADY: f64 = 0.8;
+
+/// What the floors of one level say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Trend {
+    /// Index into [`LEVELS`].
+    pub(super) level: usize,
+    /// Middle of the bucket in which the growth begins, and of the last one, µs.
+    pub(super) onset: i64,
+    pub(super) end: i64,
+    /// Floors there, bytes.
+    pub(super) from: f64,
+    pub(super) to: f64,
+    /// Floors judged.
+    pub(super) floors: usize,
+    /// Bytes a second.
+    pub(super) slope: Slope,
+    /// Growth of the second half over that of the first.
+    pub(super) second_half: f64,
+    /// Share of the growth in the largest single step between floors.
+    pub(super) largest_step: f64,
+    /// The level goes up and down within each bucket by far more than it grows: the floors see through it.
+    pub(super) resolved: bool,
+    /// Growth before this segment was faster: it has been cut off.
+    pub(super) slowing: bool,
+    /// How much of the growth follows the page-fault rate, where that is known; and whether that rate is steady.
+    pub(super) load: Option<f64>,
+    pub(super) steady_load: bool,
+    /// Processes at the begin and the end.
+    pub(super) processes: Option<[u64; 2]>,
+}
+
+impl Trend {
+    pub(super) fn growth(&self) -> f64 {
+        self.to - self.from
+    }
+
+    pub(super) fn seconds(&self) -> f64 {
+        (self.end - self.onset) as f64 / 1e6
+    }
+}
+
+/// The floors of one level, side by side.
+#[derive(Debug, Default)]
+pub(super) struct Floors {
+    at: Vec<i64>,
+    floor: Vec<f64>,
+    peak: Vec<f64>,
+    activity: Vec<f64>,
+    processes: Vec<f64>,
+    // Thinned, for the quadratic part.
+    t: Vec<f64>,
+    y: Vec<f64>,
+}
+
+impl Floors {
+    fn load(&mut self, levels: &Levels, level: usize) {
+        let Floors {
+            at,
+            floor,
+            peak,
+            activity,
+            processes,
+            t,
+            y,
+        } = self;
+        at.clear();
+        floor.clear();
+        peak.clear();
+        activity.clear();
+        processes.clear();
+        t.clear();
+        y.clear();
+        for (middle, bucket) in levels.closed(level) {
+            let Bucket {
+                floor: low,
+                peak: high,
+                activity: faults,
+                processes: count,
+            } = *bucket;
+            at.push(middle);
+            floor.push(f64::from(low));
+            peak.push(f64::from(high));
+            activity.push(f64::from(faults));
+            processes.push(f64::from(count));
+        }
+    }
+
+    /// Fills `t` and `y` with at most [`MOST`] floors from `from` on: of neighbours the lowest.
+    fn thin(&mut self, from: usize) {
+        self.t.clear();
+        self.y.clear();
+        let n = self.at.len() - from;
+        let group = n.div_ceil(MOST);
+        let origin = self.at[from];
+        for start in (from..self.at.len()).step_by(group) {
+            let end = (start + group).min(self.at.len());
+            let lowest = (start..end)
+                .min_by(|a, b| self.floor[*a].total_cmp(&self.floor[*b]))
+                .unwrap_or(start);
+            self.t.push((self.at[lowest] - origin) as f64 / 1e6);
+            self.y.push(self.floor[lowest]);
+        }
+    }
+}
+
+/// The trend of a level; `None` if it has grown by less than `least` bytes or shows no drift.
+pub(super) fn analyse(
+    levels: &Levels,
+    level: usize,
+    least: f64,
+    floors: &mut Floors,
+    scratch: &mut Scratch,
+) -> Option<Trend> {
+    floors.load(levels, level);
+    let n = floors.at.len();
+    if n < LEAST_FLOORS {
+        return None;
+    }
+    let end = floors.floor[n - 1];
+    let lowest = floors.floor.iter().copied().fold(f64::INFINITY, f64::min);
+    let growth = end - lowest;
+    if growth < least || !stats::cusum(&floors.floor, 65_536.0, &mut scratch.spare) {
+        return None;
+    }
+    scratch.spare.clear();
+    scratch
+        .spare
+        .extend(floors.floor.windows(2).map(|pair| pair[1] - pair[0]));
+    let noise = stats::sigma(&mut scratch.spare) / std::f64::consts::SQRT_2;
+    // The growth begins where the floors were at their lowest for the last time, give or take the noise.
+    let near = lowest + (0.04 * growth).max((2.0 * noise).min(0.2 * growth));
+    let onset = floors.floor.iter().rposition(|floor| *floor <= near)?;
+    let mut from = onset;
+    let mut slowing = false;
+    loop {
+        if n - from < LEAST_FLOORS {
+            return None;
+        }
+        let trend = segment(floors, level, from, slowing, scratch)?;
+        // What slows down may be a start followed by a steady climb: its later half is judged by itself.
+        if trend.second_half < STEADY && n - from >= 2 * LEAST_FLOORS {
+            from += (n - from) / 2;
+            slowing = true;
+            continue;
+        }
+        return Some(trend);
+    }
+}
+
+fn segment(
+    floors: &mut Floors,
+    level: usize,
+    from: usize,
+    slowing: bool,
+    scratch: &mut Scratch,
+) -> Option<Trend> {
+    floors.thin(from);
+    let slope = stats::slope(&floors.t, &floors.y, scratch)?;
+    let (at, y) = (&floors.at[from..], &floors.floor[from..]);
+    let n = at.len();
+    let growth = y[n - 1] - y[0];
+    if growth <= 0.0 {
+        return None;
+    }
+    let width = LEVELS[level].0 as f64 / 1e6;
+    scratch.spare.clear();
+    scratch.spare.extend(
+        floors.peak[from..]
+            .iter()
+            .zip(y)
+            .map(|(peak, floor)| peak - floor),
+    );
+    let swings = scratch.spare.clone();
+    let swing = stats::median(&mut scratch.spare).unwrap_or(0.0);
+    let deep = swings.iter().filter(|each| **each >= swing / 2.0).count();
+    let resolved = swing >= 3.0 * slope.median.max(0.0) * width
+        && swing >= 0.02 * y[n - 1]
+        && deep * 10 >= n * 8;
+    let (load, steady_load) = load(&floors.activity[from..], y, growth);
+    let processes = &floors.processes[from..];
+    let count = |value: &f64| value.is_finite().then_some(*value as u64);
+    Some(Trend {
+        level,
+        onset: at[0],
+        end: at[n - 1],
+        from: y[0],
+        to: y[n - 1],
+        floors: floors.t.len(),
+        second_half: second_half(&floors.t, &floors.y, scratch),
+        slope,
+        largest_step: y
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .fold(0.0, f64::max)
+            / growth,
+        resolved,
+        slowing,
+        load,
+        steady_load,
+        processes: processes
+            .iter()
+            .find_map(count)
+            .zip(processes.iter().rev().find_map(count))
+            .map(|(begin, end)| [begin, end]),
+    })
+}
+
+/// Slope of the second half over that of the first, by the medians of their beginnings and ends.
+fn second_half(t: &[f64], y: &[f64], scratch: &mut Scratch) -> f64 {
+    let n = t.len();
+    let part = (n / 6).max(1);
+    let mut middle_of = |from: usize| {
+        let to = (from + part).min(n);
+        let mut at = 0.0;
+        for t in &t[from..to] {
+            at += t / (to - from) as f64;
+        }
+        scratch.spare.clear();
+        scratch.spare.extend_from_slice(&y[from..to]);
+        (at, stats::median(&mut scratch.spare).unwrap_or(y[from]))
+    };
+    let (t0, y0) = middle_of(0);
+    let (t1, y1) = middle_of((n - part) / 2);
+    let (t2, y2) = middle_of(n - part);
+    let first = (y1 - y0) / (t1 - t0).max(1e-9);
+    let second = (y2 - y1) / (t2 - t1).max(1e-9);
+    if first <= 0.0 {
+        return if second > 0.0 { 10.0 } else { 0.0 };
+    }
+    (second / first).clamp(0.0, 10.0)
+}
+
+/// How much of the growth goes with the fault rate, and whether that rate is steady.
+fn load(activity: &[f64], y: &[f64], growth: f64) -> (Option<f64>, bool) {
+    let known: Vec<f64> = activity
+        .iter()
+        .copied()
+        .filter(|rate| rate.is_finite())
+        .collect();
+    if known.len() * 2 < activity.len() || known.len() < LEAST_FLOORS {
+        return (None, false);
+    }
+    let mean = known.iter().sum::<f64>() / known.len() as f64;
+    let Some((r, slope, variation)) = stats::correlation(activity, y) else {
+        // No spread at all.
+        return (Some(0.0), true);
+    };
+    let part = (known.len() / 6).max(1);
+    let begin = known[..part].iter().sum::<f64>() / part as f64;
+    let end = known[known.len() - part..].iter().sum::<f64>() / part as f64;
+    let explained = if r > 0.8 {
+        (slope * (end - begin) / growth).clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
+    let steady = mean < 2.0 || variation < 0.15 || (r.abs() < 0.4 && variation < 0.6);
+    (Some(explained), steady)
+}
