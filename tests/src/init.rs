@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::mount::{MountFlags, mount};
@@ -80,6 +80,7 @@ fn prepare() -> Result<Results> {
     }
     enable_controllers()?;
     load_modules()?;
+    mount_programs();
     let heartbeat =
         Results::to_file(Path::new(RESULTS_PORT)).context("open the results port again")?;
     std::thread::spawn(move || {
@@ -131,6 +132,24 @@ fn load_modules() -> Result<()> {
     Ok(())
 }
 
+/// The disk with real programs; without one the tests that need them say so.
+fn mount_programs() {
+    let disk = Path::new("/dev/vda");
+    // Modules find their devices in the background.
+    let end = Instant::now() + Duration::from_secs(2);
+    while Path::new("/sys/bus/virtio/drivers/virtio_blk").exists()
+        && !disk.exists()
+        && Instant::now() < end
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if disk.exists()
+        && let Err(error) = mount(disk, "/debian", "ext4", MountFlags::RDONLY, None)
+    {
+        eprintln!("init: mount {}: {error}", disk.display());
+    }
+}
+
 fn run_payload() -> Result<i32> {
     let mut command = if Path::new(COMMAND_FILE).exists() {
         let port = fs::OpenOptions::new()
@@ -151,7 +170,7 @@ fn run_payload() -> Result<i32> {
     };
     command
         .env_clear()
-        .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
+        .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin:/debian/usr/bin")
         .env("HOME", "/root")
         .env("TERM", "dumb")
         .env(RESULTS_ENV, RESULTS_PORT)

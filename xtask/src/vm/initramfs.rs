@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use flate2::{Compression, write::GzEncoder};
 
 use super::modules::Module;
+use super::programs::Extras;
 use super::run::Payload;
 
 const DIRECTORY: u32 = 0o040_755;
@@ -31,16 +32,31 @@ pub(crate) struct Programs {
 pub(crate) fn write(
     target: &Path,
     programs: &Programs,
+    extras: &Extras,
     modules: &[Module],
     payload: &Payload,
 ) -> Result<()> {
     let mut archive = Archive::default();
     for directory in [
         "bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run", "root",
-        "etc", "grey", "modules",
+        "etc", "grey", "modules", "debian", "programs",
     ] {
         archive.directory(directory);
     }
+    // Where the disk with real programs is mounted, their loader and libraries are where they look for them.
+    for (path, target) in [
+        ("lib", "debian/lib"),
+        ("lib64", "debian/lib64"),
+        ("usr/lib", "../debian/usr/lib"),
+        ("usr/share", "../debian/usr/share"),
+        ("etc/java-17-openjdk", "../debian/etc/java-17-openjdk"),
+    ] {
+        archive.link(path, target);
+    }
+    for (name, contents) in extras.files()? {
+        archive.file(&format!("programs/{name}"), EXECUTABLE, &contents);
+    }
+    archive.file("grey/missing", PLAIN, extras.missing().as_bytes());
     // The kernel opens it for PID 1 before anything is mounted.
     archive.console("dev/console");
     archive.executable("init", &programs.tests)?;

@@ -5,10 +5,12 @@ mod build;
 mod initramfs;
 mod kernel;
 mod modules;
+mod programs;
 mod qemu;
 mod results;
 mod run;
 mod sources;
+mod userland;
 
 use std::path::PathBuf;
 
@@ -18,6 +20,7 @@ pub(crate) use self::{
     kernel::REQUIRED,
     results::{Outcome, Piece, Record, Splitter, TestResult},
     run::{Machines, Payload, seconds},
+    userland::Userland,
 };
 
 /// What `cargo xtask vm` and `cargo xtask test` have in common.

@@ -63,6 +63,21 @@ impl Deadlines {
     };
 }
 
+/// What the machine has besides processors.
+#[derive(Debug, Clone)]
+pub(crate) struct Hardware {
+    pub(crate) memory_mib: u32,
+    /// Disks in their order: /dev/vda, /dev/vdb.
+    pub(crate) disks: Vec<Drive>,
+}
+
+/// A raw image as a disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Drive {
+    pub(crate) image: PathBuf,
+    pub(crate) writable: bool,
+}
+
 /// A running guest. Dropping it kills the process.
 pub(crate) struct Guest {
     child: Child,
@@ -78,6 +93,7 @@ impl Guest {
         initramfs: &Path,
         directory: &Path,
         accelerator: Accelerator,
+        hardware: &Hardware,
     ) -> Result<Self> {
         let console = directory.join("console.log");
         let errors = directory.join("qemu.log");
@@ -90,7 +106,7 @@ impl Guest {
             .args(["-accel", machine[0], "-cpu", machine[1]])
             .args([
                 "-m",
-                "1024",
+                &hardware.memory_mib.to_string(),
                 "-smp",
                 "2",
                 "-no-reboot",
@@ -121,6 +137,18 @@ impl Guest {
                 fs::File::create(&errors)
                     .with_context(|| format!("create {}", errors.display()))?,
             );
+        for (index, Drive { image, writable }) in hardware.disks.iter().enumerate() {
+            let access = if *writable { "off" } else { "on" };
+            // Commas separate options; a doubled one stands for itself.
+            let file = image.display().to_string().replace(',', ",,");
+            command
+                .arg("-drive")
+                .arg(format!(
+                    "if=none,id=disk{index},format=raw,readonly={access},file={file}"
+                ))
+                .arg("-device")
+                .arg(format!("virtio-blk-pci,drive=disk{index}"));
+        }
         let follow_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
         // SAFETY: between fork and exec the closure makes one system call and does not allocate.
         unsafe { command.pre_exec(follow_us) };

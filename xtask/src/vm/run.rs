@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::kernel::{Bootable, Kernel};
-use super::qemu::{Accelerator, Deadlines, Guest};
+use super::programs::{self, Extras};
+use super::qemu::{Accelerator, Deadlines, Drive, Guest, Hardware};
 use super::results::{Outcome, Piece, Record, TestResult};
+use super::userland::{Disk, Userland};
 use super::{VmOptions, build, initramfs, kernel, modules};
 
 /// What the guest does once it is up.
@@ -67,9 +69,17 @@ fn is_emulator_fault(error: &anyhow::Error) -> bool {
 pub(crate) struct Machines {
     cache: PathBuf,
     programs: initramfs::Programs,
+    /// Programs of other makers, for tests that watch them.
+    extras: Extras,
+    /// The disk with programs of Debian's.
+    userland: Option<Disk>,
+    hardware: Hardware,
     options: VmOptions,
     accelerator: Option<Accelerator>,
 }
+
+/// What a guest has unless more is asked for.
+const MEMORY_MIB: u32 = 1024;
 
 impl Machines {
     /// Builds the programs. Guests live below `root/target/vm`.
@@ -77,9 +87,17 @@ impl Machines {
         let cache = root.join("target/vm");
         fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
         let programs = build::programs(root, options.no_build)?;
+        let extras = programs::build(root, &cache);
+        let hardware = Hardware {
+            memory_mib: MEMORY_MIB,
+            disks: Vec::new(),
+        };
         Ok(Self {
             cache,
             programs,
+            extras,
+            userland: None,
+            hardware,
             options: options.clone(),
             accelerator: None,
         })
@@ -90,12 +108,62 @@ impl Machines {
         if let Some(image) = &self.options.kernel_image {
             return kernel::provided(image.clone(), self.options.modules.clone());
         }
+        let _lock = self.lock()?;
+        Kernel::find(name)?.obtain(&self.cache, self.options.refresh)
+    }
+
+    /// Runs at the same time share the cache; the lock ends with the file.
+    fn lock(&self) -> Result<fs::File> {
         let lock = self.cache.join("fetch.lock");
         let file = fs::File::create(&lock).with_context(|| format!("create {}", lock.display()))?;
-        // Runs at the same time share the cache; the lock ends with the file.
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
             .context("lock the kernel cache")?;
-        Kernel::find(name)?.obtain(&self.cache, self.options.refresh)
+        Ok(file)
+    }
+
+    /// Gives the guests a disk with real programs. Where they cannot be had, the tests that need them say so.
+    pub(crate) fn equip(&mut self, userland: Userland) -> Result<()> {
+        if self.userland.is_some() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        match userland.obtain(&self.cache, self.options.refresh) {
+            Ok(disk) => {
+                self.hardware.disks.insert(
+                    0,
+                    Drive {
+                        image: disk.image.clone(),
+                        writable: false,
+                    },
+                );
+                self.userland = Some(disk);
+            }
+            Err(error) => self
+                .extras
+                .lacks("programs of Debian's", &format!("{error:#}")),
+        }
+        Ok(())
+    }
+
+    /// What is on the disk: packages and versions.
+    pub(crate) fn packages(&self) -> &[(String, String)] {
+        self.userland
+            .as_ref()
+            .map_or(&[], |disk| disk.packages.as_slice())
+    }
+
+    /// What the guests lack, and why.
+    pub(crate) fn missing(&self) -> &str {
+        self.extras.missing()
+    }
+
+    /// Guests of that much memory with `output` as their second disk, for what they have to hand over.
+    pub(crate) fn enlarge(&mut self, memory_mib: u32, output: PathBuf) {
+        self.hardware.memory_mib = memory_mib;
+        self.hardware.disks.push(Drive {
+            image: output,
+            writable: true,
+        });
     }
 
     /// The static test binary.
@@ -112,6 +180,7 @@ impl Machines {
         total: Duration,
         mut on_piece: impl FnMut(&Piece),
     ) -> Result<VmRun> {
+        self.equip(Userland::Tests)?;
         let accelerator = self.accelerator(kernel)?;
         let scratch = Scratch::new(&self.cache, name)?;
         let mut release = String::new();
@@ -196,8 +265,9 @@ impl Machines {
             .transpose()?
             .unwrap_or_default();
         let image = scratch.0.join("initramfs.gz");
-        initramfs::write(&image, &self.programs, &modules, payload)?;
-        Guest::boot(kernel, &image, &scratch.0, accelerator)?.follow(deadlines, on_piece)
+        initramfs::write(&image, &self.programs, &self.extras, &modules, payload)?;
+        Guest::boot(kernel, &image, &scratch.0, accelerator, &self.hardware)?
+            .follow(deadlines, on_piece)
     }
 
     /// KVM only after a guest has come up under it: `/dev/kvm` may exist and still fail, or hang.
