@@ -8,9 +8,9 @@ use ratatui::style::Style;
 use ratatui::text::Span;
 
 /// An unknown figure.
-pub(super) const UNKNOWN: &str = "–";
+pub(crate) const UNKNOWN: &str = "–";
 
-pub(super) fn bytes(figure: Option<u64>) -> String {
+pub(crate) fn bytes(figure: Option<u64>) -> String {
     figure.map_or_else(unknown, format_bytes)
 }
 
@@ -30,7 +30,7 @@ pub(super) fn flow(figure: Option<f64>) -> String {
 }
 
 /// A number a second: `0`, `0.3`, `1234`, `12.3k`, `4.5M`.
-pub(super) fn count(figure: Option<f64>) -> String {
+pub(crate) fn count(figure: Option<f64>) -> String {
     figure.map_or_else(unknown, |rate| match rate {
         0.0 => "0".to_owned(),
         r if r < 0.05 => "<0.1".to_owned(),
@@ -49,14 +49,14 @@ pub(super) fn count(figure: Option<f64>) -> String {
 }
 
 /// A tick: `1s` rather than `1.0s`.
-pub(super) fn interval(us: u64) -> String {
+pub(crate) fn interval(us: u64) -> String {
     let text = format_duration_us(us);
     text.strip_suffix(".0s")
         .map_or_else(|| text.clone(), |whole| format!("{whole}s"))
 }
 
 /// A total: digits in groups of three.
-pub(super) fn total(figure: Option<u64>) -> String {
+pub(crate) fn total(figure: Option<u64>) -> String {
     figure.map_or_else(unknown, |n| {
         let digits = n.to_string();
         let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -71,7 +71,7 @@ pub(super) fn total(figure: Option<u64>) -> String {
 }
 
 /// A share in percent.
-pub(super) fn percent(figure: Option<f64>) -> String {
+pub(crate) fn percent(figure: Option<f64>) -> String {
     figure.map_or_else(unknown, |share| match share {
         0.0 => "0%".to_owned(),
         s if s < 0.05 => "<.1%".to_owned(),
@@ -100,7 +100,7 @@ pub(super) fn time_of_day(ts: Timestamp) -> String {
     )
 }
 
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     if text.is_ascii() {
         text.len()
     } else {
@@ -110,7 +110,7 @@ pub(super) fn width(text: &str) -> usize {
 
 /// A path in at most `max` columns. What does not fit loses its middle, and the last part stays as whole as it can,
 /// because it says what the cgroup is; container ids of 64 digits are cut to 12 first, as in `docker ps`.
-pub(super) fn fit(path: &str, max: usize) -> Cow<'_, str> {
+pub(crate) fn fit(path: &str, max: usize) -> Cow<'_, str> {
     if width(path) <= max {
         return path.into();
     }
@@ -155,7 +155,7 @@ pub(super) fn fit(path: &str, max: usize) -> Cow<'_, str> {
 }
 
 /// `text` in at most `max` columns; what does not fit loses its end.
-pub(super) fn cut(text: &str, max: usize) -> Cow<'_, str> {
+pub(crate) fn cut(text: &str, max: usize) -> Cow<'_, str> {
     if width(text) <= max {
         return text.into();
     }

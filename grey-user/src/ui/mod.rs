@@ -4,7 +4,7 @@
 mod chart;
 mod columns;
 mod details;
-mod figure;
+pub(crate) mod figure;
 mod header;
 mod help;
 mod keys;
