@@ -9,20 +9,23 @@ mod rates;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use alert::{Alert, AlertKind, Severity, printable};
+pub use alert::{Alert, AlertKind, Severity, printable, seconds};
 pub use entry::Entry;
 pub use history::{Basis, HISTORY};
 pub use process::GrowingProcess;
 pub use rates::Rates;
 pub use rows::{LimitKind, LimitUse, Query, Row, SortKey};
+pub use verdicts::{Judged, Trouble};
 
 use alert::Alerts;
 use process::Processes;
+use verdicts::Verdicts;
 
 use crate::event::{Body, Event, Health};
 use crate::time::Timestamp;
@@ -52,6 +55,7 @@ pub struct Model {
     cgroups: HashMap<Arc<str>, Box<Entry>>,
     processes: Processes,
     alerts: Alerts,
+    verdicts: Verdicts,
     health: Option<Health>,
     lost_lately: u64,
     host: String,
@@ -72,6 +76,7 @@ impl Model {
             cgroups: HashMap::new(),
             processes: Processes::default(),
             alerts: Alerts::default(),
+            verdicts: Verdicts::default(),
             health: None,
             lost_lately: 0,
             host: String::new(),
@@ -94,6 +99,9 @@ impl Model {
             Body::Sample(sample) => {
                 let Some(cgroup) = &event.cgroup else { return };
                 if let Some(entry) = self.cgroups.get_mut(cgroup.path.as_str()) {
+                    if entry.is_another(cgroup) {
+                        self.verdicts.forget(&cgroup.path);
+                    }
                     entry.update(
                         cgroup,
                         event,
@@ -125,7 +133,11 @@ impl Model {
                 }
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
-            Body::Stall { .. } | Body::Pressure { .. } | Body::Verdict { .. } => {
+            Body::Verdict { verdict } => {
+                self.verdicts.take(event, verdict, self.elapsed_us);
+                self.alerts.push(Alert::of(event), self.elapsed_us);
+            }
+            Body::Stall { .. } | Body::Pressure { .. } => {
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
             Body::Health { health } => self.take_health(event, health),
@@ -135,10 +147,25 @@ impl Model {
         }
     }
 
-    /// Forgets a cgroup that was removed, and its processes.
+    /// Takes in a verdict that stood before the stream began: it is shown, but is no news.
+    pub fn recall(&mut self, event: &Event) {
+        if let Body::Verdict { verdict } = &event.body {
+            self.verdicts.take(event, verdict, self.elapsed_us);
+        }
+    }
+
+    /// Adds a line about the watch itself to the alerts.
+    pub fn note(&mut self, text: &str, at: Timestamp) {
+        self.generation += 1;
+        self.alerts
+            .push(Some(Alert::note(text, at)), self.elapsed_us);
+    }
+
+    /// Forgets a cgroup that was removed, its processes and what was said of it.
     pub fn remove(&mut self, path: &str) {
         self.generation += 1;
         self.cgroups.remove(path);
+        self.verdicts.forget(path);
         self.processes.forget_cgroup(path);
     }
 
@@ -218,6 +245,18 @@ impl Model {
     #[must_use]
     pub fn growing(&self, n: usize) -> Vec<GrowingProcess<'_>> {
         self.processes.top(n, self.elapsed_us, self.tick_us)
+    }
+
+    /// What stands about a cgroup, the gravest first; empty when there is nothing to tell.
+    #[must_use]
+    pub fn verdicts(&self, path: &str) -> &[Judged] {
+        self.verdicts.of(path)
+    }
+
+    /// How many cgroups have a verdict that is suspect or confirmed.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        self.verdicts.trouble()
     }
 
     /// Alerts, newest first.
@@ -306,6 +345,7 @@ impl Model {
         self.cgroups
             .retain(|_, entry| u128::from(elapsed.saturating_sub(entry.heard_us())) < forget);
         self.processes.sweep(elapsed);
+        self.verdicts.sweep(elapsed);
     }
 
     fn make_room(&mut self) {

@@ -1,14 +1,17 @@
 //! Alerts: what an event says to a person, in one line, repeats folded into one.
 
+mod text;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
-use crate::event::{
-    Body, Constraint, Event, Growth, GrowthScope, Health, Oom, Pressure, PressureLevel, Stall,
-    StallKind, State, Verdict,
-};
+use crate::event::{Body, Cause, Event, GrowthScope, Health, State};
 use crate::time::Timestamp;
-use crate::units::{format_bytes, format_duration_us};
+
+use text::{
+    growth_text, oom_text, pressure_text, stall_text, verdict_label, verdict_text, victim_name,
+};
+pub use text::{printable, seconds};
 
 /// Alerts kept.
 const MAX_ALERTS: usize = 200;
@@ -27,9 +30,11 @@ pub enum AlertKind {
     /// A process or cgroup grew by the threshold.
     Growth,
     /// The detector's verdict changed.
-    Verdict,
+    Verdict(State, Cause),
     /// Records were lost.
     Lost,
+    /// About the watch itself.
+    Note,
 }
 
 impl AlertKind {
@@ -41,8 +46,9 @@ impl AlertKind {
             AlertKind::Stall => "STALL",
             AlertKind::Pressure => "PSI",
             AlertKind::Growth => "GROWTH",
-            AlertKind::Verdict => "LEAK?",
+            AlertKind::Verdict(state, cause) => verdict_label(state, cause),
             AlertKind::Lost => "LOST",
+            AlertKind::Note => "NOTE",
         }
     }
 }
@@ -80,6 +86,19 @@ pub struct Alert {
 }
 
 impl Alert {
+    pub(super) fn note(text: &str, at: Timestamp) -> Alert {
+        Alert {
+            kind: AlertKind::Note,
+            severity: Severity::Warning,
+            first: at,
+            last: at,
+            count: 1,
+            cgroup: None,
+            text: printable(text).into_owned(),
+            topic: text.to_owned(),
+        }
+    }
+
     /// The alert an event stands for; `None` for samples, and for `health`, which needs the one before.
     #[must_use]
     pub fn of(event: &Event) -> Option<Alert> {
@@ -122,7 +141,7 @@ impl Alert {
                 growth_text(growth),
             ),
             Body::Verdict { verdict } => (
-                AlertKind::Verdict,
+                AlertKind::Verdict(verdict.state, verdict.cause),
                 match verdict.state {
                     State::Confirmed => Severity::Critical,
                     State::Suspect => Severity::Warning,
@@ -146,13 +165,6 @@ impl Alert {
             topic,
         })
     }
-}
-
-fn verdict_text(verdict: &Verdict) -> String {
-    format!(
-        "{} {}: {}",
-        verdict.state, verdict.cause, verdict.evidence.reason
-    )
 }
 
 #[derive(Clone, Debug, Default)]
@@ -227,140 +239,4 @@ pub(super) fn lost_records(
         text: format!("{total} records lost ({kinds}); figures of this window are too low"),
         topic: String::new(),
     })
-}
-
-/// `text` without control characters: names of processes and cgroups are chosen by others, and an escape sequence in
-/// one must not reach the terminal.
-#[must_use]
-pub fn printable(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.chars().any(char::is_control) {
-        text.chars()
-            .map(|c| {
-                if c.is_control() {
-                    char::REPLACEMENT_CHARACTER
-                } else {
-                    c
-                }
-            })
-            .collect::<String>()
-            .into()
-    } else {
-        text.into()
-    }
-}
-
-fn victim_name(oom: &Oom) -> String {
-    oom.victim
-        .as_ref()
-        .map_or(String::new(), |victim| victim.comm.clone())
-}
-
-fn oom_text(oom: &Oom) -> String {
-    let mut text = match &oom.victim {
-        Some(victim) if victim.comm.is_empty() => format!("killed {}", victim.pid),
-        Some(victim) => format!("killed {} {}", victim.pid, printable(&victim.comm)),
-        None if oom.kills == 1 => "killed a process".to_owned(),
-        None => format!("killed {} processes", oom.kills),
-    };
-    if let Some(victim) = &oom.victim {
-        let figures: Vec<String> = [
-            ("anon", victim.anon),
-            ("file", victim.file),
-            ("shmem", victim.shmem),
-            ("page tables", victim.pgtables),
-        ]
-        .iter()
-        .filter_map(|(name, bytes)| {
-            bytes
-                .filter(|b| *b > 0)
-                .map(|b| format!("{name} {}", format_bytes(b)))
-        })
-        .collect();
-        if !figures.is_empty() {
-            let _ = write!(text, " ({})", figures.join(", "));
-        }
-    }
-    match (oom.constraint, &oom.limit_cgroup) {
-        (Some(Constraint::Memcg), Some(path)) => {
-            let _ = write!(text, ", limit of {}", printable(path));
-        }
-        (Some(Constraint::Memcg), None) => text.push_str(", cgroup limit"),
-        (Some(Constraint::Global), _) => text.push_str(", machine out of memory"),
-        (Some(Constraint::Cpuset), _) => text.push_str(", cpuset out of memory"),
-        (Some(Constraint::Mempolicy), _) => text.push_str(", memory policy's nodes out of memory"),
-        (None, _) => {}
-    }
-    if let Some(trigger) = &oom.trigger
-        && oom.victim.as_ref().map(|victim| victim.pid) != Some(trigger.pid)
-    {
-        let _ = write!(
-            text,
-            ", hit by {} {}",
-            trigger.pid,
-            printable(&trigger.comm)
-        );
-    }
-    text
-}
-
-fn stall_text(stall: &Stall) -> String {
-    let who = who(stall.pid, stall.comm.as_deref());
-    let took = format_duration_us(stall.us);
-    let pages = stall.pages;
-    let plural = if pages == 1 { "" } else { "s" };
-    let mut text = match stall.kind {
-        StallKind::Kswapd => format!("kswapd awake for {took}, {pages} page{plural} freed"),
-        StallKind::Direct => {
-            format!("{who} waited {took} in direct reclaim, {pages} page{plural} freed")
-        }
-        StallKind::Memcg => {
-            format!("{who} waited {took} in cgroup reclaim, {pages} page{plural} freed")
-        }
-    };
-    if let Some(target) = &stall.target {
-        let _ = write!(text, " from {}", printable(target));
-    }
-    if stall.own {
-        text.push_str(" (our own)");
-    }
-    text
-}
-
-fn pressure_text(pressure: &Pressure) -> String {
-    let level = match pressure.level {
-        PressureLevel::Some => "some tasks",
-        PressureLevel::Full => "all tasks",
-    };
-    let mut text = format!(
-        "{level} stalled over {} in {}",
-        format_duration_us(pressure.threshold_us),
-        format_duration_us(pressure.window_us)
-    );
-    if let Some(avg10) = pressure.avg10 {
-        let _ = write!(text, ", {avg10:.1}% over 10s");
-    }
-    text
-}
-
-fn growth_text(growth: &Growth) -> String {
-    let who = who(Some(growth.pid), Some(&growth.comm));
-    let bytes = format_bytes(growth.bytes);
-    let took = format_duration_us(growth.since_ms.saturating_mul(1000));
-    let mut text = match growth.scope {
-        GrowthScope::Process => format!("{who} grew {bytes} in {took}"),
-        GrowthScope::Cgroup => format!("grew {bytes} in {took}, last by {who}"),
-    };
-    if let Some(rss) = growth.rss {
-        let _ = write!(text, ", now {} resident", format_bytes(rss));
-    }
-    text
-}
-
-fn who(pid: Option<u32>, comm: Option<&str>) -> String {
-    match (pid, comm) {
-        (Some(pid), Some(comm)) if !comm.is_empty() => format!("{pid} {}", printable(comm)),
-        (Some(pid), _) => pid.to_string(),
-        (None, Some(comm)) if !comm.is_empty() => printable(comm).into_owned(),
-        (None, _) => "a task".to_owned(),
-    }
 }

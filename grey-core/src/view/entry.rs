@@ -59,8 +59,7 @@ impl Entry {
         elapsed_us: u64,
         generation: u64,
     ) {
-        let another = matches!((self.id, cgroup.id), (Some(old), Some(new)) if old != new);
-        if another {
+        if self.is_another(cgroup) {
             // The path was removed and made again: nothing of the old one holds.
             *self = Entry::new(cgroup, event, sample, elapsed_us, generation);
             return;
@@ -100,6 +99,11 @@ impl Entry {
         }
         self.ts = event.ts;
         self.lossy = event.lossy;
+    }
+
+    /// Whether this is another cgroup under the same path.
+    pub(super) fn is_another(&self, cgroup: &Cgroup) -> bool {
+        matches!((self.id, cgroup.id), (Some(old), Some(new)) if old != new)
     }
 
     /// Path below the v2 mount, `/` for the root.

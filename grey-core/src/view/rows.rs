@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Model;
 use super::entry::Entry;
 use super::rates::Rates;
+use super::verdicts::Judged;
 use crate::event::Limit;
 
 /// What a table is sorted by.
@@ -29,13 +30,15 @@ pub enum SortKey {
     Psi,
     /// Share of the limit used.
     Limit,
+    /// What the detector says: the gravest first, of the like the one that meets its limit first.
+    Verdict,
     /// Path.
     Name,
 }
 
 impl SortKey {
     /// All keys, in the order in which a user goes through them.
-    pub const ALL: [SortKey; 9] = [
+    pub const ALL: [SortKey; 10] = [
         SortKey::Memory,
         SortKey::Anon,
         SortKey::Growth,
@@ -44,6 +47,7 @@ impl SortKey {
         SortKey::Stall,
         SortKey::Psi,
         SortKey::Limit,
+        SortKey::Verdict,
         SortKey::Name,
     ];
 
@@ -75,6 +79,7 @@ impl SortKey {
             SortKey::Stall => "stall",
             SortKey::Psi => "psi",
             SortKey::Limit => "limit",
+            SortKey::Verdict => "verdict",
             SortKey::Name => "name",
         }
     }
@@ -121,6 +126,8 @@ pub struct Row<'a> {
     pub depth: usize,
     /// False for an ancestor that is there only for what matches below it.
     pub matched: bool,
+    /// The gravest of what the detector says of it.
+    pub verdict: Option<&'a Judged>,
 }
 
 /// Which file holds a limit.
@@ -159,16 +166,33 @@ impl Model {
         if query.tree {
             return self.tree_rows(query, &words);
         }
-        let mut keyed: Vec<(Key<'_>, &Entry)> = self
+        // Who is in trouble comes first, so that nobody has to look for it, except where the user asks for an order of
+        // the verdicts themselves.
+        let grave = |entry: &Entry| match query.sort {
+            SortKey::Verdict => 0,
+            _ => self.gravity(entry.path()),
+        };
+        let mut keyed: Vec<(u8, (Key<'_>, &Entry))> = self
             .entries()
             .filter(|entry| matches(entry, &words))
-            .map(|entry| (self.key(entry, query.sort), entry))
+            .map(|entry| (grave(entry), (self.key(entry, query.sort), entry)))
             .collect();
-        keyed.sort_unstable_by(|a, b| order(a, b, query.descending));
+        keyed.sort_unstable_by(|a, b| {
+            b.0.cmp(&a.0)
+                .then_with(|| order(&a.1, &b.1, query.descending))
+        });
         keyed
             .into_iter()
-            .map(|(_, entry)| self.row(entry, entry.path(), 0, true))
+            .map(|(_, (_, entry))| self.row(entry, entry.path(), 0, true))
             .collect()
+    }
+
+    /// Over 0 for a cgroup with an open verdict, the more the graver.
+    fn gravity(&self, path: &str) -> u8 {
+        match self.verdicts(path).first() {
+            Some(gravest) if gravest.is_open() => gravest.rank(),
+            _ => 0,
+        }
     }
 
     /// The limit that this cgroup will hit first, of its own and its ancestors': memory.max where there is one, else
@@ -221,7 +245,7 @@ impl Model {
         })
     }
 
-    fn row<'a>(&self, entry: &'a Entry, label: &'a str, depth: usize, matched: bool) -> Row<'a> {
+    fn row<'a>(&'a self, entry: &'a Entry, label: &'a str, depth: usize, matched: bool) -> Row<'a> {
         Row {
             entry,
             rates: self.rates(entry),
@@ -230,6 +254,7 @@ impl Model {
             label,
             depth,
             matched,
+            verdict: self.verdicts(entry.path()).first(),
         }
     }
 
@@ -249,6 +274,19 @@ impl Model {
                 shown.insert(ancestor.path(), false);
             }
         }
+        // In a tree a branch comes first for the sake of what is in trouble somewhere on it.
+        let mut grave: HashMap<&str, u8> = HashMap::new();
+        if query.sort != SortKey::Verdict {
+            for path in shown.keys() {
+                let gravity = self.gravity(path);
+                let above = self.ancestors(path).map(Entry::path);
+                for on in std::iter::once(*path).chain(above).filter(|_| gravity > 0) {
+                    let most = grave.entry(on).or_default();
+                    *most = gravity.max(*most);
+                }
+            }
+        }
+        let grave = |entry: &Entry| grave.get(entry.path()).copied().unwrap_or(0);
         type Keyed<'a> = (Key<'a>, &'a Entry);
         let mut children: HashMap<Option<&str>, Vec<Keyed<'_>>> = HashMap::new();
         for path in shown.keys() {
@@ -261,7 +299,11 @@ impl Model {
         }
         // Last first, because they are taken from the end.
         for siblings in children.values_mut() {
-            siblings.sort_unstable_by(|a, b| order(b, a, query.descending));
+            siblings.sort_unstable_by(|a, b| {
+                grave(a.1)
+                    .cmp(&grave(b.1))
+                    .then_with(|| order(b, a, query.descending))
+            });
         }
         let mut rows = Vec::with_capacity(shown.len());
         let mut open: Vec<(Option<&str>, Vec<Keyed<'_>>)> = children
@@ -304,6 +346,7 @@ impl Model {
             SortKey::Stall => Key::Figure(self.rates(entry).stall),
             SortKey::Psi => Key::Figure(self.rates(entry).psi_some),
             SortKey::Limit => Key::Figure(self.limit(entry).map(|limit| limit.ratio)),
+            SortKey::Verdict => Key::Figure(self.verdicts(entry.path()).first().map(Judged::score)),
             SortKey::Name => Key::Path(entry.path()),
         }
     }

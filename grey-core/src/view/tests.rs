@@ -1,4 +1,5 @@
 mod lists;
+mod verdicts;
 
 use std::time::Duration;
 
