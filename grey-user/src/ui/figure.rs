@@ -88,7 +88,7 @@ pub(super) fn stall(figure: Option<f64>) -> String {
 }
 
 /// Time of day, UTC.
-pub(super) fn time_of_day(ts: Timestamp) -> String {
+pub(crate) fn time_of_day(ts: Timestamp) -> String {
     // `Display` of a timestamp outside the calendar fails, and `to_string` would panic.
     const DAY: i64 = 86_400;
     let second = ts.0.div_euclid(1_000_000).rem_euclid(DAY);
