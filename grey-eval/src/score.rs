@@ -48,7 +48,7 @@ pub fn score(trace: &Trace, said: &Said, names_causes: bool) -> Outcome {
     } else {
         i64::MAX
     };
-    let early = said.alarms.iter().filter(|&&at| at < onset).count() as u64;
+    let early = said.counted.iter().filter(|&&at| at < onset).count() as u64;
     let first_true = said
         .alarms
         .iter()

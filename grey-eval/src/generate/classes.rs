@@ -84,6 +84,7 @@ pub const CLASSES: &[Class] = classes![
     Negative 30 "reload" negatives::reload,
     Negative 30 "tmpfs-fill" negatives::tmpfs,
     Negative 30 "page-cache-scan" negatives::scan,
+    Negative 30 "dentry-walk" negatives::dentries,
     Negative 30 "scale-out" negatives::scale_out,
     Negative 15 "replicas" negatives::replicas,
     Negative 30 "batch" negatives::batch,
@@ -97,5 +98,6 @@ pub const CLASSES: &[Class] = classes![
     Negative 30 "random-walk" negatives::walk,
     Negative 30 "restart" negatives::restart,
     Ambiguous 20 "linear-fill-far" negatives::linear_fill_far,
+    Ambiguous 20 "gc-far" negatives::gc_far,
     Ambiguous 20 "batch-far" negatives::batch_far,
 ];

@@ -80,7 +80,9 @@ pub(crate) fn threads(onset: f64, every: f64, touched: f64, virt: f64) -> Box<dy
         next = Some(due);
         add(held, count * touched, &mut before);
         held.virt += count * virt;
-        held.slab += count * 16.0 * KIB;
+        // A kernel stack and a task_struct each.
+        held.kernel += count * 16.0 * KIB;
+        held.slab += count * 10.0 * KIB;
     })
 }
 

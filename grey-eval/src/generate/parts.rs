@@ -12,11 +12,15 @@ pub(crate) struct Held {
     pub(crate) slab: f64,
     pub(crate) pagetables: f64,
     pub(crate) sock: f64,
+    /// Kernel memory other than slab and page tables.
+    pub(crate) kernel: f64,
     pub(crate) virt: f64,
     pub(crate) processes: f64,
     pub(crate) faulted: f64,
     /// Of all that, what a leak holds.
     pub(crate) leaked: f64,
+    /// How often the cgroup was made anew under its path.
+    pub(crate) remade: u64,
 }
 
 /// One part of a program.
@@ -119,34 +123,58 @@ pub(crate) fn requests(every: f64, size: f64, lasts: f64) -> Box<dyn Part> {
     })
 }
 
-/// A collected heap: it fills at `rate` above the live set and falls back when it reaches a threshold.
-/// `irregular` is the relative deviation of the threshold; `live` the relative deviation of what survives.
-pub(crate) fn sawtooth(amplitude: f64, period: f64, irregular: f64, live: f64) -> Box<dyn Part> {
+/// A collected heap that fills steadily and falls back to what survives when it reaches its threshold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heap {
+    /// Height of a tooth.
+    pub(crate) amplitude: f64,
+    /// Length of a tooth, seconds.
+    pub(crate) period: f64,
+    /// Relative deviation of the height.
+    pub(crate) irregular: f64,
+    /// What survives a collection, at most this share of the height.
+    pub(crate) live: f64,
+    /// The program starts with the trace: the first collections come early, each threshold a factor above the last.
+    pub(crate) fresh: Option<f64>,
+}
+
+pub(crate) fn sawtooth(heap: Heap) -> Box<dyn Part> {
+    let Heap {
+        amplitude,
+        period,
+        irregular,
+        live,
+        fresh,
+    } = heap;
     let rate = amplitude / period;
-    let (mut level, mut threshold, mut floor) = (0.0, 0.0, 0.0);
+    let (mut level, mut threshold, mut floor, mut touched) = (0.0, 0.0, 0.0, 0.0);
+    let mut grown = fresh.map_or(1.0, |_| 1.0 / 30.0);
     let mut begun = false;
     part(move |_, dt, rng: &mut Rng, held| {
         if !begun {
             begun = true;
-            threshold = amplitude;
-            level = amplitude * rng.unit();
+            threshold = amplitude * grown;
+            level = threshold * rng.unit();
         }
         level += rate * dt;
         // Whole cycles between two samples leave only where in the cycle it is.
         let cycle = threshold - floor;
-        if level - threshold > 3.0 * cycle {
+        if grown >= 1.0 && level - threshold > 3.0 * cycle {
             level = floor + (level - floor) % cycle;
         }
         while level >= threshold {
             let over = level - threshold;
-            floor = amplitude * live * rng.unit();
-            threshold = floor + amplitude * (1.0 + irregular * rng.normal()).clamp(0.3, 2.5);
-            level = floor + over;
+            grown = f64::min(1.0, grown * fresh.unwrap_or(1.0));
+            floor = amplitude * grown * live * rng.unit();
+            let height = amplitude * grown * (1.0 + irregular * rng.normal()).clamp(0.3, 2.5);
+            threshold = floor + height;
+            level = floor + over.min(0.9 * height);
         }
         held.anon += level;
         held.virt += 2.5 * amplitude;
-        // The young generation is touched again and again; only what was given back faults anew.
-        held.faulted += faults_of(rate * dt * 0.5);
+        // What was given back faults anew; half of it was only marked free and does not.
+        held.faulted += faults_of(rate * dt * 0.5).max(faults_of(level - touched));
+        touched = level;
     })
 }
 

@@ -3,7 +3,7 @@
 use grey_core::event::{Cause, Memory};
 
 use super::leaks::{self, Runtime};
-use super::parts::{self, Part};
+use super::parts::{self, Heap, Part};
 use super::{Bound, DAY, GIB, HOUR, MIB, MINUTE, Plan};
 use crate::rng::Rng;
 
@@ -172,7 +172,14 @@ pub(crate) fn under_sawtooth(rng: &mut Rng) -> Plan {
     let mut parts = program(rng, anon);
     let irregular = rng.pick(&[0.0, 0.1, 0.3]);
     let live = rng.range(0.0, 0.15);
-    parts.push(parts::sawtooth(amplitude, period, irregular, live));
+    let fresh = rng.chance(0.5).then(|| rng.range(1.2, 2.0));
+    parts.push(parts::sawtooth(Heap {
+        amplitude,
+        period,
+        irregular,
+        live,
+        fresh,
+    }));
     parts.push(leaks::malloc(onset, rate, 0.1));
     plan(rng, parts, anon + amplitude, room, onset, onset + 1.2 * ttl)
 }

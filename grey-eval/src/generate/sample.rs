@@ -56,8 +56,12 @@ struct Run {
     kernel: f64,
     others: f64,
     faults: f64,
-    swapped: f64,
+    /// Swapped out: what is used again, and what a leak never touches again.
+    hot: f64,
+    cold: f64,
     reclaim_at: f64,
+    has_swap: bool,
+    remade: u64,
     points: Vec<(u8, Point)>,
     /// Level of anon + swap and what leaked, at the onset and at the end: (t, level, leaked).
     at_onset: Option<(f64, f64, f64)>,
@@ -139,7 +143,10 @@ impl Run {
             kernel: rng.log_range(0.3, 4.0) * MIB,
             others: rng.log_range(30.0, 900.0) * MIB,
             faults: (rng.log_range(1e3, 1e7)).floor(),
-            swapped: 0.0,
+            hot: 0.0,
+            cold: 0.0,
+            has_swap: plan.enforced.is_some() || rng.chance(0.8),
+            remade: 0,
             reclaim_at: plan.enforced.map_or(f64::INFINITY, |(every, _)| every),
             points: Vec::new(),
             at_onset: None,
@@ -162,7 +169,13 @@ impl Run {
             let dt = t - last;
             last = t;
             self.faults += held.faulted;
-            self.reclaim(t, dt, held.anon, rng);
+            self.reclaim(t, dt, &held, rng);
+            if held.remade != self.remade {
+                // A new cgroup: another id, and counters from zero.
+                self.remade = held.remade;
+                self.id += 1;
+                self.faults = 0.0;
+            }
             let level = held.anon + held.shmem + held.slab + held.pagetables + held.sock;
             if self.at_onset.is_none() && self.plan.onset.is_some_and(|onset| t >= onset) {
                 self.at_onset = Some((t, level, held.leaked));
@@ -182,24 +195,27 @@ impl Run {
         }
     }
 
-    /// Enforcement from outside: moves resident pages to swap; what is used comes back.
-    fn reclaim(&mut self, t: f64, dt: f64, anon: f64, rng: &mut Rng) {
+    /// Enforcement from outside moves resident pages to swap, the least used first; what is used comes back.
+    fn reclaim(&mut self, t: f64, dt: f64, held: &Held, rng: &mut Rng) {
         let Some((every, share)) = self.plan.enforced else {
             return;
         };
-        self.swapped *= (-dt / 240.0).exp().max(0.0);
+        self.hot *= (-dt / 240.0).exp();
         while self.reclaim_at <= t {
-            let resident = (anon - self.swapped).max(0.0);
-            self.swapped += (resident * share * rng.range(0.4, 1.3)).min(32.0 * MIB);
+            let resident = (held.anon - self.hot - self.cold).max(0.0);
+            let wanted = (resident * share * rng.range(0.4, 1.3)).min(32.0 * MIB);
+            let cold = (0.8 * wanted).min((held.leaked - self.cold).max(0.0));
+            self.cold += cold;
+            self.hot += wanted - cold;
             self.reclaim_at += every;
         }
-        self.swapped = self.swapped.min(0.85 * anon);
+        self.hot = self.hot.min(0.85 * (held.anon - self.cold).max(0.0));
     }
 
     fn sample(&mut self, t: f64, held: &Held, rng: &mut Rng) {
         let at_us = ((self.begin + t) * 1e3).round() as i64 * 1000;
         let pages = |bytes: f64| Some(((bytes.max(0.0) / PAGE).floor() * PAGE) as u64);
-        let anon = held.anon - self.swapped + self.batch * PAGE * rng.range(-1.0, 1.0);
+        let anon = held.anon - self.hot - self.cold + self.batch * PAGE * rng.range(-1.0, 1.0);
         let own = match self.plan.bound {
             Bound::Own(bytes) => Limit::Bytes((bytes / PAGE) as u64 * 4096),
             Bound::Parent(_) | Bound::Machine(_) => Limit::None,
@@ -209,10 +225,10 @@ impl Run {
             at_us,
             id: Some(self.id),
             anon: pages(anon.max(64.0 * KIB)),
-            swap: pages(self.swapped),
+            swap: self.has_swap.then(|| pages(self.hot + self.cold)).flatten(),
             file: pages(held.file + held.shmem),
             shmem: pages(held.shmem),
-            kernel: pages(self.kernel + held.slab + tables),
+            kernel: pages(self.kernel + held.kernel + held.slab + tables),
             slab: Some(held.slab as u64),
             pagetables: pages(tables),
             sock: pages(held.sock),
@@ -254,14 +270,15 @@ impl Run {
             // The others on the machine breathe a little.
             self.others =
                 (self.others * (1.0 + 0.0005 * rng.normal())).clamp(20.0 * MIB, 2.0 * GIB);
-            let used = (held.anon - self.swapped) * replicas + held.shmem + held.slab + tables;
+            let used =
+                (held.anon - self.hot - self.cold) * replicas + held.shmem + held.slab + tables;
             self.points.push((
                 root,
                 Point {
                     at_us,
                     id: Some(1),
                     anon: pages(point.anon.unwrap_or(0) as f64 * replicas + self.others),
-                    swap: all(point.swap),
+                    swap: point.swap.and(all(point.swap)),
                     file: pages(held.file + 3.0 * self.others),
                     shmem: point.shmem,
                     max: Limit::None,
