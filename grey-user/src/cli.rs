@@ -9,7 +9,10 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use grey_core::units::{self, Size};
 
-use crate::{doctor, watch};
+use crate::diagnose::{self, DiagnoseArgs};
+use crate::record::{self, RecordArgs};
+use crate::replay::{self, ReplayArgs};
+use crate::{doctor, snapshot, watch};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,9 @@ const EXAMPLES: &str = "Examples:
   sudo grey-ebpf watch                          live table of this machine's cgroups
   sudo grey-ebpf watch --json | jq .type        the same as NDJSON
   sudo grey-ebpf watch --cgroup nginx.service   one unit
+  sudo grey-ebpf record leak.ndjson.gz          keep what happens for later
+  grey-ebpf replay leak.ndjson.gz               what leaks in a recording
+  sudo grey-ebpf diagnose                       where memory is, what is wrong, what to do
   sudo grey-ebpf doctor                         what works here, and what is lost
 
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 this kernel or these privileges cannot do it, 4 refused by a safety rule.";
@@ -85,6 +91,15 @@ pub enum Command {
     /// Live view of every cgroup's memory, with alerts as they come
     #[command(after_help = WATCH_EXAMPLES)]
     Watch(WatchArgs),
+    /// The events of `watch` into a file
+    #[command(after_help = record::EXAMPLES)]
+    Record(RecordArgs),
+    /// What the detector says of recordings, as fast as they can be read
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(ReplayArgs),
+    /// One report: where memory is, who has it, what is wrong and what to do; with --detect-leaks, who leaks
+    #[command(after_help = diagnose::EXAMPLES)]
+    Diagnose(DiagnoseArgs),
     /// What works on this machine, how each probe is attached, and what is lost
     #[command(after_help = "Exits with 0 if `watch` can work here, with 3 if not.")]
     Doctor {
@@ -92,6 +107,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Memory before and after: keep the figures in a file, compare two of them
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Completions for a shell, on stdout
     Completions {
         /// The shell
@@ -168,11 +186,11 @@ pub enum Switch {
     Off,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     units::parse_duration(text).map_err(|error| error.to_string())
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < Duration::from_millis(10) || interval > Duration::from_secs(3600) {
         return Err("an interval is between 10ms and 1h".to_owned());
@@ -180,14 +198,14 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     match units::parse_size(text).map_err(|error| error.to_string())? {
         Size::Bytes(bytes) => Ok(bytes),
         Size::Percent(_) => Err("a size in bytes is wanted here, such as 16M".to_owned()),
     }
 }
 
-fn ring_size(text: &str) -> Result<u32, String> {
+pub(crate) fn ring_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
     let page = rustix::param::page_size() as u64;
     if bytes.is_power_of_two() && bytes >= page && bytes <= 64 << 20 {
@@ -223,7 +241,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     init_logs();
     let result = match cli.command {
         Command::Watch(args) => watch::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Diagnose(args) => diagnose::run(&args),
         Command::Doctor { json } => doctor::run(json),
+        Command::Snapshot(command) => snapshot::run(&command),
         Command::Completions { shell } => {
             // By way of memory: the generator panics where its output cannot be written.
             let mut script = Vec::new();

@@ -2,10 +2,14 @@
 
 pub mod alert;
 pub mod cli;
+pub mod diagnose;
 pub mod doctor;
 pub mod export;
 pub mod host;
 pub mod probe;
+pub mod record;
+pub mod replay;
+pub mod snapshot;
 pub mod source;
 pub mod state;
 pub mod ui;

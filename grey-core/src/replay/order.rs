@@ -235,7 +235,8 @@ mod tests {
             for at in &times {
                 // A step back takes ten seconds of late ones; here all of it is 60 µs.
                 late += usize::from(order.push(*at, ()) == Arrival::Late);
-                out.extend(drained(&mut order, order.frontier().saturating_sub(1)));
+                let until = order.frontier().saturating_sub(1);
+                out.extend(drained(&mut order, until));
             }
             order.end();
             out.extend(drained(&mut order, i64::MAX));

@@ -1,6 +1,7 @@
 //! Whose line it is: a detector for each host, each cgroup object of the lines kept once, repeats told from news.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 
 use foldhash::fast::RandomState;
@@ -28,11 +29,22 @@ pub(super) struct Item {
 }
 
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     Sample(Point),
     /// With a fingerprint of its line.
-    Process(Box<Process>, u64),
-    Rare(Box<Body>, u64),
+    Process(Box<Process>, Print),
+    Rare(Box<Body>, Print),
+}
+
+/// Tells one line from another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Print(u64);
+
+impl fmt::Debug for Print {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Another one in each run.
+        f.write_str("_")
+    }
 }
 
 /// Everything that is known of the hosts of a replay.
@@ -43,8 +55,11 @@ pub(super) struct Hosts {
     last: usize,
     state: RandomState,
     /// Lines other than samples of the instant that is being taken.
-    seen: HashSet<u64, RandomState>,
+    seen: HashSet<Print, RandomState>,
     seen_at: i64,
+    /// What the detectors were given, in words.
+    #[cfg(test)]
+    pub(super) given: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -101,10 +116,10 @@ impl Hosts {
         })
     }
 
-    fn fingerprint(&self, text: &str) -> u64 {
+    fn fingerprint(&self, text: &str) -> Print {
         let mut hasher = self.state.build_hasher();
         hasher.write(text.trim_ascii().as_bytes());
-        hasher.finish()
+        Print(hasher.finish())
     }
 
     fn host(&mut self, name: Option<Text<'_>>) -> Result<usize, Why> {
@@ -156,6 +171,11 @@ impl Hosts {
         let host = &mut hosts[item.host as usize];
         let known = &mut host.cgroups[item.cgroup as usize];
         let ts = Timestamp(at);
+        #[cfg(test)]
+        let taken = (
+            stats.repeated,
+            format!("{ts} {} {} {:?}", host.name, known.cgroup.path, item.what),
+        );
         match &mut item.what {
             What::Sample(point) => {
                 if known.last == Some(*point) {
@@ -194,6 +214,10 @@ impl Hosts {
                 };
                 host.detector.observe(&event, findings);
             }
+        }
+        #[cfg(test)]
+        if taken.0 == stats.repeated {
+            self.given.push(taken.1);
         }
     }
 

@@ -71,15 +71,25 @@ impl Recording {
 
     /// Empties the file; before the first event.
     pub fn begin(&mut self) -> io::Result<()> {
-        let file = match &self.sink {
-            Sink::Plain(out) => out.out.get_ref(),
-            Sink::Gzip(out) => out.out.get_ref().get_ref(),
-        };
+        let file = self.file();
         // A pipe or a device has no length.
         match file.metadata()?.is_file() {
             true => file.set_len(0),
             false => Ok(()),
         }
+    }
+
+    fn file(&self) -> &File {
+        match &self.sink {
+            Sink::Plain(out) => out.out.get_ref(),
+            Sink::Gzip(out) => out.out.get_ref().get_ref(),
+        }
+    }
+
+    /// Bytes in the file so far; `None` for a pipe or a device.
+    #[must_use]
+    pub fn size(&self) -> Option<u64> {
+        size(self.file())
     }
 
     /// The file.
@@ -105,13 +115,20 @@ impl Recording {
         }
     }
 
-    /// Ends the file.
-    pub fn finish(self) -> io::Result<()> {
-        match self.sink {
-            Sink::Plain(mut out) => out.flush(),
-            Sink::Gzip(out) => out.out.finish()?.flush(),
-        }
+    /// Ends the file and tells how large it has become; `None` for a pipe or a device.
+    pub fn finish(self) -> io::Result<Option<u64>> {
+        let mut file = match self.sink {
+            Sink::Plain(out) => out.out,
+            Sink::Gzip(out) => out.out.finish()?,
+        };
+        file.flush()?;
+        Ok(size(file.get_ref()))
     }
+}
+
+fn size(file: &File) -> Option<u64> {
+    let metadata = file.metadata().ok()?;
+    metadata.is_file().then_some(metadata.len())
 }
 
 #[cfg(test)]

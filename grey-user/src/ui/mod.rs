@@ -17,6 +17,7 @@ mod table;
 mod tests;
 mod theme;
 mod tui;
+mod verdict;
 
 use std::time::Duration;
 

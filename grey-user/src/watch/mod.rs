@@ -31,7 +31,15 @@ const HEALTH_TICKS: u64 = 30;
 
 /// Runs `watch` to its end.
 pub fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    let mut view = View::new(args)?;
+    show(args, View::new(args)?)
+}
+
+/// Runs `record`: the same, with nothing to look at.
+pub(crate) fn record(args: &WatchArgs) -> Result<Exit, Failure> {
+    show(args, View::recording(args)?)
+}
+
+fn show(args: &WatchArgs, mut view: View) -> Result<Exit, Failure> {
     let (mut observer, losses) = machine::observer(args)?;
     observer.detect(Detector::new());
     let mut out = Vec::new();

@@ -11,6 +11,7 @@ use grey_core::view::{Model, Query};
 use crate::cli::{self, Exit, Failure, WatchArgs};
 use crate::export::{Ndjson, Recording};
 use crate::host::{Host, MemInfo};
+use crate::record::Progress;
 use crate::source::Notice;
 use crate::ui::plain::{Plain, alert_line};
 use crate::ui::{Info, Outcome, Tui};
@@ -19,12 +20,16 @@ pub(super) struct View {
     picture: Picture,
     model: Model,
     record: Option<Recording>,
+    /// The option that named the record file, for messages.
+    option: &'static str,
     info: Info,
     start: Instant,
     once: bool,
 }
 
 enum Picture {
+    /// `record`: what was written so far.
+    Progress(Box<Progress>),
     Json(Ndjson<BufWriter<Stdout>>),
     Plain(Plain, BufWriter<Stdout>),
     Tui(Box<Tui>),
@@ -35,13 +40,30 @@ enum Picture {
 impl View {
     /// Opens the outputs; the first thing `watch` does, so that a bad one costs nothing.
     pub(super) fn new(args: &WatchArgs) -> Result<View, Failure> {
+        Self::open(args, None)
+    }
+
+    /// Only the record file, and a line of progress.
+    pub(super) fn recording(args: &WatchArgs) -> Result<View, Failure> {
+        Self::open(args, Some(Progress::new(args.duration)))
+    }
+
+    fn open(args: &WatchArgs, progress: Option<Progress>) -> Result<View, Failure> {
+        let option = match progress {
+            Some(_) => "",
+            None => "--record ",
+        };
         let record = match &args.record {
-            Some(path) => Some(Recording::open(path).map_err(|error| unwritable(path, &error))?),
+            Some(path) => {
+                Some(Recording::open(path).map_err(|error| unwritable(option, path, &error))?)
+            }
             None => None,
         };
         let out = || BufWriter::with_capacity(1 << 16, io::stdout());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let picture = if args.json {
+        let picture = if let Some(progress) = progress {
+            Picture::Progress(Box::new(progress))
+        } else if args.json {
             Picture::Json(Ndjson::new(out()))
         } else if args.once
             || args.plain
@@ -73,6 +95,7 @@ impl View {
             picture,
             model: Model::new(args.interval),
             record,
+            option,
             info,
             start: Instant::now(),
             once: args.once,
@@ -84,7 +107,10 @@ impl View {
         if let Some(record) = &mut self.record {
             record
                 .begin()
-                .map_err(|error| unwritable(record.path(), &error))?;
+                .map_err(|error| unwritable(self.option, record.path(), &error))?;
+        }
+        if let Picture::Progress(progress) = &mut self.picture {
+            progress.begin();
         }
         if matches!(self.picture, Picture::TuiLater) {
             self.picture = match Tui::new() {
@@ -113,7 +139,7 @@ impl View {
                     if let Some(record) = &mut self.record {
                         record
                             .write(&event)
-                            .map_err(|error| unwritable(record.path(), &error))?;
+                            .map_err(|error| unwritable(self.option, record.path(), &error))?;
                     }
                     if let Some(end) = ended(self.picture.event(&event, &mut self.model))? {
                         return Ok(end);
@@ -126,7 +152,7 @@ impl View {
             if let Some(record) = &mut self.record {
                 record
                     .flush()
-                    .map_err(|error| unwritable(record.path(), &error))?;
+                    .map_err(|error| unwritable(self.option, record.path(), &error))?;
             }
             if let Some(end) = ended(self.picture.flush(&self.model, &mut self.info, self.start))? {
                 return Ok(end);
@@ -150,13 +176,17 @@ impl View {
                 drawn.and_then(|()| out.flush())
             }
             Picture::Tui(tui) => tui.draw(&self.model, &self.info),
+            Picture::Progress(progress) => {
+                progress.draw(self.record.as_ref().and_then(Recording::size));
+                Ok(())
+            }
         };
         Ok(ended(result)?.unwrap_or(true))
     }
 
     fn refresh_info(&mut self) {
         self.info.elapsed = self.start.elapsed();
-        if matches!(self.picture, Picture::Json(_)) {
+        if matches!(self.picture, Picture::Json(_) | Picture::Progress(_)) {
             return;
         }
         if let Ok(memory) = MemInfo::read(&Host::live()) {
@@ -180,7 +210,12 @@ impl View {
     pub(super) fn finish(&mut self) -> Result<Exit, Failure> {
         if let Some(record) = self.record.take() {
             let path = record.path().to_owned();
-            record.finish().map_err(|error| unwritable(&path, &error))?;
+            let size = record
+                .finish()
+                .map_err(|error| unwritable(self.option, &path, &error))?;
+            if let Picture::Progress(progress) = &mut self.picture {
+                progress.finish(&path, size);
+            }
         }
         Ok(Exit::Done)
     }
@@ -201,6 +236,10 @@ impl Picture {
                 model.apply(event);
                 Ok(())
             }
+            Picture::Progress(progress) => {
+                progress.event(event);
+                Ok(())
+            }
         }
     }
 
@@ -212,19 +251,19 @@ impl Picture {
                 info.elapsed = start.elapsed();
                 tui.draw(model, info)
             }
-            Picture::Tui(_) | Picture::TuiLater => Ok(()),
+            Picture::Tui(_) | Picture::TuiLater | Picture::Progress(_) => Ok(()),
         }
     }
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Failure {
+fn unwritable(option: &str, path: &Path, error: &io::Error) -> Failure {
     let remedy = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             "make room there or record somewhere else"
         }
         _ => "name a file in a folder you may write to",
     };
-    Failure::failed(format!("--record {}: {error}; {remedy}", path.display()))
+    Failure::failed(format!("{option}{}: {error}; {remedy}", path.display()))
 }
 
 /// A reader that went away (`| head`) is a normal end; any other error is not.
