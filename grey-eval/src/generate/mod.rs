@@ -35,6 +35,14 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
+    pub(crate) fn scaled(self, by: f64) -> Bound {
+        match self {
+            Bound::Own(bytes) => Bound::Own(bytes * by),
+            Bound::Parent(bytes) => Bound::Parent(bytes * by),
+            Bound::Machine(bytes) => Bound::Machine(bytes * by),
+        }
+    }
+
     pub(crate) fn bytes(self) -> f64 {
         match self {
             Bound::Own(bytes) | Bound::Parent(bytes) | Bound::Machine(bytes) => bytes,

@@ -166,7 +166,9 @@ pub(crate) fn sawtooth(heap: Heap) -> Box<dyn Part> {
             let over = level - threshold;
             grown = f64::min(1.0, grown * fresh.unwrap_or(1.0));
             floor = amplitude * grown * live * rng.unit();
-            let height = amplitude * grown * (1.0 + irregular * rng.normal()).clamp(0.3, 2.5);
+            let height = amplitude
+                * grown
+                * (1.0 + irregular * rng.normal()).clamp(0.4, 1.0 + 2.0 * irregular);
             threshold = floor + height;
             level = floor + over.min(0.9 * height);
         }

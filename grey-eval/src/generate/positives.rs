@@ -172,7 +172,7 @@ pub(crate) fn under_sawtooth(rng: &mut Rng) -> Plan {
     let mut parts = program(rng, anon);
     let irregular = rng.pick(&[0.0, 0.1, 0.3]);
     let live = rng.range(0.0, 0.15);
-    let fresh = rng.chance(0.5).then(|| rng.range(1.2, 2.0));
+    let fresh = rng.chance(0.5).then(|| rng.range(1.1, 1.35));
     parts.push(parts::sawtooth(Heap {
         amplitude,
         period,

@@ -14,7 +14,7 @@ fn gc(rng: &mut Rng, share: (f64, f64), period: (f64, f64), irregular: f64) -> P
     let anon = rng.log_range(30.0, 3000.0) * MIB;
     let amplitude = anon * rng.log_range(share.0, share.1);
     let period = rng.log_range(period.0, period.1);
-    let room = (amplitude * rng.range(1.4, 4.0)).max(100.0 * MIB);
+    let room = (amplitude * (1.3 + 2.0 * irregular) * rng.range(1.1, 3.0)).max(100.0 * MIB);
     let fresh = amplitude > AN_EIGHTH * room || rng.chance(0.5);
     collected(rng, anon, room, period, irregular, (amplitude, fresh))
 }
@@ -34,7 +34,7 @@ fn collected(
         irregular,
         live: rng.range(0.0, 0.2),
         // Collectors let the heap grow step by step.
-        fresh: fresh.then(|| rng.range(1.2, 2.0)),
+        fresh: fresh.then(|| rng.range(1.1, 1.35)),
     }));
     let duration = hours(rng).max(12.0 * period);
     plan(
@@ -70,7 +70,7 @@ pub(crate) fn gc_long(rng: &mut Rng) -> Plan {
 }
 
 pub(crate) fn gc_irregular(rng: &mut Rng) -> Plan {
-    gc(rng, (0.1, 1.5), (5.0, 1800.0), 0.4)
+    gc(rng, (0.1, 1.5), (5.0, 1800.0), 0.3)
 }
 
 /// A cache filled by misses up to its cap. Popularity is skewed, so that the number of distinct keys grows like a power
