@@ -13,7 +13,15 @@ const LEAST_Z: f64 = 3.09;
 /// Longer than memory rises in a day's course (from the first person awake to the last one).
 const DAY_RISE_S: f64 = 14.0 * 3600.0;
 /// A spike of some seconds is none yet; what hits its limit within two minutes is confirmed within half a minute.
-const AT_ONCE_S: f64 = 23.0;
+const AT_ONCE_S: f64 = 21.0;
+/// Share of the time to its limit that a climb from a settled level must have lasted.
+const SETTLED: f64 = 0.122;
+/// A single step that makes up more than this of the growth is no climb.
+const LARGEST_STEP: f64 = 0.3;
+/// Floors that a verdict rests on.
+const LEAST_FLOORS: usize = 10;
+/// Part of a growth that must lie above everything seen before it.
+const NEW_GROUND: f64 = 0.5;
 /// Room that is assumed below an unknown limit.
 const UNKNOWN_ROOM: f64 = 1024.0 * MIB;
 
@@ -60,15 +68,28 @@ pub(super) fn least_growth(room: Option<f64>) -> f64 {
 pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let growth = trend.growth();
     let rate = trend.slope.median.max(1e-9);
-    // Room when the growth began.
+    // The climb may have begun before the floors that are looked at here.
+    let (origin, base) = around.origin;
+    let climb = (trend.to - base).max(growth);
+    let seconds = (trend.end - origin).max(trend.end - trend.onset) as f64 / 1e6;
+    // Room when it began.
     let room = around.room.map_or_else(
-        || UNKNOWN_ROOM.max(2.0 * trend.from),
-        |room| room.max(0.0) + growth,
+        || UNKNOWN_ROOM.max(2.0 * base),
+        |room| room.max(0.0) + climb,
     );
     let least = least_growth(Some(room));
-    let seconds = trend.seconds();
-    let taken = (growth / room).clamp(0.0, 1.0);
-    let needed = needed(trend, around, room, rate, taken);
+    let taken = (climb / room).clamp(0.0, 1.0);
+    let whole = room / rate;
+    let share = share(trend, around, whole);
+    let daily = daily(trend, around, whole) && taken < 0.8;
+    // The share of the room that a climb takes is the share of its time, if it is even.
+    let lasted = if daily {
+        seconds / DAY_RISE_S
+    } else {
+        (taken / share).max(seconds / DAY_RISE_S)
+    }
+    .min(seconds / AT_ONCE_S.min((0.75 * whole).max(8.0)));
+    let needed = if lasted > 0.0 { seconds / lasted } else { whole };
     let mut out = Assessment {
         state: State::Normal,
         cause: Cause::Unknown,
@@ -82,19 +103,18 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         Some(peak) if !trend.resolved => ((trend.to - peak) / growth).clamp(0.0, 1.0),
         _ => 1.0,
     };
-    let new_ground = territory >= 0.35 || (taken >= 0.5 && trend.slope.tau >= 0.9);
+    let new_ground = territory >= NEW_GROUND;
     let by_processes = processes_explain(trend);
     let by_load = trend.load.unwrap_or(0.0);
     let significant = trend.slope.z >= LEAST_Z && trend.slope.low > 0.0 && trend.slope.tau >= 0.6;
     // What has slowed down once is likely to do so again.
     let steady = trend.second_half / if trend.slowing { 0.88 } else { STEADY };
-    let smooth = trend.largest_step <= 0.5;
-    let lasted = seconds / needed;
+    let smooth = trend.largest_step <= LARGEST_STEP && trend.floors >= LEAST_FLOORS;
     out.confidence = [
         lasted.min(1.0),
         (growth / least).min(1.0),
         steady.min(1.0),
-        (territory / 0.35).min(1.0),
+        (territory / NEW_GROUND).min(1.0),
         if smooth { 1.0 } else { 0.5 },
         normal_cdf(trend.slope.z),
     ]
@@ -118,7 +138,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     } else if significant
         && smooth
         && growth >= least / 2.0
-        && trend.second_half >= 0.65
+        && steady >= 1.0
         && lasted >= 0.5
     {
         out.state = State::Suspect;
@@ -134,39 +154,34 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     out
 }
 
-/// How long growth must have lasted: a share of the whole time to the limit, so that evidence scales with what is at
-/// stake, and longer where what is not a leak looks the same.
-fn needed(trend: &Trend, around: &Around, room: f64, rate: f64, taken: f64) -> f64 {
-    let whole = room / rate;
-    let seconds = trend.seconds();
+/// The share of its room that a climb must have taken: evidence scales with what is at stake, and more of it is needed
+/// where what is not a leak looks the same.
+fn share(trend: &Trend, around: &Around, whole: f64) -> f64 {
     let (origin, base) = around.origin;
     let climb = (trend.end - origin) as f64 / 1e6;
-    let young = around.still < seconds.min(climb);
+    // How long the level must have been settled before, to count as settled: half of what the climb has to last.
+    let young = around.still < (SETTLED / 2.0 * whole).clamp(8.0, 0.5 * DAY_RISE_S);
     let before = (origin - around.first) as f64 / 1e6;
-    // Memory that has grown since the very begin and made up most of what there is: a start, a cache that fills, a
-    // job that loads its data. All of these look like a leak for a while.
-    let birth = young && before <= (0.15 * climb).max(3.0) && base < 0.5 * trend.to;
-    let share = if trend.slowing {
-        0.2
-    } else if birth {
-        if whole <= 180.0 { 0.17 } else { 0.33 }
-    } else if young {
-        0.18
+    // Memory that has grown since the very begin and made up most of what there is: a start, or a leak from the first
+    // moment. Where the limit is far away time will tell; where it is near, there is none to lose.
+    let birth = young && before <= (0.15 * climb).max(3.0) && base < 0.15 * trend.to;
+    if birth && whole <= 180.0 {
+        0.17
+    } else if young || trend.slowing {
+        // Nothing is known of how it was before: the first tooth of a saw-tooth, a cache that fills, a warm-up.
+        0.8
     } else {
-        0.1
-    };
-    // Nothing is called at once, and nothing is left to run into its limit for that.
-    let needed = (share * whole)
-        .clamp(AT_ONCE_S, DAY_RISE_S)
-        .min((0.75 * whole).max(8.0));
-    // A day's course: never steeper than 2π/24 h of the level at its middle, and it does not matter to a growth that
-    // reaches its limit before the course could turn.
-    let hourly = rate * 3600.0 / trend.to.max(1.0);
-    let daily = hourly < 0.26 && whole > 2.0 * 3600.0;
-    if daily && taken < 0.5 && !trend.steady_load && !around.flat_day {
-        return DAY_RISE_S;
+        // A settled level that began to climb. Minutes from its limit it may still be a job that loads its data.
+        let near = ((1200.0 - whole) / 900.0).clamp(0.0, 1.0);
+        SETTLED + 0.08 * near
     }
-    needed
+}
+
+/// Whether this may be the rise of a day's course: never steeper than 2π/24 h of the level at its middle. It does not
+/// matter to a climb that reaches its limit before the course could turn.
+fn daily(trend: &Trend, around: &Around, whole: f64) -> bool {
+    let hourly = trend.slope.median * 3600.0 / trend.to.max(1.0);
+    hourly < 0.26 && whole > 2.0 * 3600.0 && !trend.steady_load && !around.flat_day
 }
 
 /// Part of the growth that more processes of the same size account for.

@@ -37,6 +37,8 @@ pub(super) struct Rises {
     base: f64,
     at: i64,
     level: f64,
+    /// Highest level of earlier rises.
+    high: f64,
     open: Option<Episode>,
 }
 
@@ -46,6 +48,7 @@ impl Rises {
             base: level,
             at,
             level,
+            high: level,
             open: None,
         }
     }
@@ -99,6 +102,13 @@ impl Rises {
         } else {
             return None;
         };
+        let cause = if cause != Cause::Load && episode.peak <= 1.1 * self.high {
+            // It has been here before.
+            Cause::Load
+        } else {
+            cause
+        };
+        self.high = self.high.max(episode.peak);
         self.open = None;
         self.base = level;
         Some(Ended {
@@ -119,11 +129,14 @@ impl Episode {
         if height < least {
             return Cause::Unknown;
         }
+        // A program that is many times as large as before has loaded something; an allocator keeps what a busy moment
+        // of a program of some size took.
+        let multiplied = level > 4.0 * self.base;
         if more {
             Cause::Load
-        } else if overshot {
+        } else if overshot && !multiplied && height >= 0.25 * self.base {
             Cause::Retention
-        } else if birth {
+        } else if birth || multiplied {
             // A start slows down by itself; what climbs evenly and stops at once has met its cap.
             let early = (self.half_at - self.start) as f64 / (rise as f64) < 0.4;
             if early || rise < 60 * SECOND {
@@ -131,8 +144,10 @@ impl Episode {
             } else {
                 Cause::Cache
             }
-        } else if rise <= 180 * SECOND {
+        } else if rise <= 180 * SECOND && height >= 0.25 * self.base {
             Cause::Retention
+        } else if rise <= 180 * SECOND {
+            Cause::Load
         } else {
             Cause::Cache
         }

@@ -366,15 +366,11 @@ impl Active {
                 (best.said.state, best.said.cause)
             });
         let cause = match memory {
-            // Page cache is given back when it is needed; shared memory holds files and segments that somebody named.
-            Memory::File | Memory::Shmem => {
-                seen = seen.min(if memory == Memory::File {
-                    State::Growing
-                } else {
-                    State::Suspect
-                });
+                Memory::File => {
+                seen = seen.min(State::Growing);
                 Cause::Cache
             }
+            Memory::Shmem if seen < State::Suspect => Cause::Cache,
             _ => cause,
         };
         match self.state {

@@ -141,7 +141,7 @@ fn comings_and_goings_are_never_confirmed() {
                     0.0
                 }
         }),
-        ("fragmentation", |t| 150.0 + 1.2 * t.sqrt()),
+        ("fragmentation", |t| 150.0 + 60.0 * (1.0 + t / 600.0).ln()),
     ];
     for (name, shape) in shapes {
         let said = run(172_800, 5, Some(1024), shape);

@@ -262,6 +262,9 @@ fn load(activity: &[f64], y: &[f64], growth: f64) -> (Option<f64>, bool) {
     } else {
         0.0
     };
-    let steady = mean < 2.0 || variation < 0.15 || (r.abs() < 0.4 && variation < 0.6);
+    // Steady means that the rate changed by far less than the memory, in proportion.
+    let from = y.first().copied().unwrap_or(0.0).max(1.0);
+    let change = (end - begin).abs() / mean.max(1e-9);
+    let steady = mean < 2.0 || (variation < 0.6 && change + 0.05 < 0.5 * growth / from);
     (Some(explained), steady)
 }
