@@ -115,6 +115,32 @@ impl FullStat {
             .checked_add(self.slab_reclaimable?)
     }
 
+    /// All kernel memory: `kernel`, or before 5.18 the sum of its parts, as [`super::memstat::MemStat::kernel_total`].
+    #[must_use]
+    pub fn kernel_total(&self) -> Option<u64> {
+        if self.kernel.is_some() {
+            return self.kernel;
+        }
+        [
+            self.kernel_stack,
+            self.pagetables,
+            self.sec_pagetables,
+            self.percpu,
+            self.vmalloc,
+            self.slab,
+        ]
+        .into_iter()
+        .flatten()
+        .reduce(u64::saturating_add)
+    }
+
+    /// Refaults of anonymous and file pages together.
+    #[must_use]
+    pub fn refault_total(&self) -> Option<u64> {
+        let file = self.refault_file?;
+        Some(file.saturating_add(self.refault_anon.unwrap_or(0)))
+    }
+
     /// Memory in huge pages of any kind; absent where the kernel tells of none.
     #[must_use]
     pub fn huge(&self) -> Option<u64> {

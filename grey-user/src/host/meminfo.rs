@@ -1,11 +1,11 @@
 //! /proc/meminfo.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Host, HostError, figure};
 
 /// /proc/meminfo, bytes. A line this kernel does not have is absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MemInfo {
     /// `MemTotal`

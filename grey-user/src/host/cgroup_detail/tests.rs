@@ -1,4 +1,5 @@
 use super::*;
+use crate::host::memstat::MemStat;
 use crate::host::fixture::{OwnCgroup, Tree};
 use crate::host::flat::testing::numbered;
 
@@ -25,6 +26,12 @@ fn every_line_of_memory_stat_has_its_field_on_every_kernel() {
         for (key, got) in FullStat::parse(&text).by_key() {
             assert_eq!(got, values.get(key).copied(), "{key} on {kernel}");
         }
+    }
+    for (kernel, content) in REAL {
+        let (text, _) = numbered(content);
+        let (slow, hot) = (FullStat::parse(&text), MemStat::parse(text.as_bytes()));
+        assert_eq!(slow.kernel_total(), hot.kernel_total(), "{kernel}");
+        assert_eq!(slow.refault_total(), hot.refault_total(), "{kernel}");
     }
     let newest = FullStat::parse(REAL[3].1).by_key();
     let missing: Vec<&str> = newest
