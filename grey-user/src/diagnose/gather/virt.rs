@@ -88,7 +88,7 @@ mod tests {
             (without.balloon, without.free_page_reporting),
             (false, None)
         );
-        for (bits, reports) in [("0110011", false), ("0110110", true)] {
+        for (bits, reports) in [("0110001", false), ("0110011", true)] {
             tree.dir("/sys/bus/virtio/drivers/virtio_balloon/virtio3")
                 .file("/sys/bus/virtio/devices/virtio3/features", bits);
             let guest = guest(&tree.host()).unwrap();
