@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use alert::{Alert, AlertKind, Severity, printable, seconds};
+pub use alert::{Alert, AlertKind, Severity, headline, printable, seconds};
 pub use entry::Entry;
 pub use history::{Basis, HISTORY};
 pub use process::GrowingProcess;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use grey_core::units::{self, Size};
 
+use crate::alert::AlertArgs;
 use crate::diagnose::{self, DiagnoseArgs};
 use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
@@ -90,7 +91,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 3 this kernel or these privileges can
 pub enum Command {
     /// Live view of every cgroup's memory, with alerts as they come
     #[command(after_help = WATCH_EXAMPLES)]
-    Watch(WatchArgs),
+    Watch(WatchCommand),
     /// The events of `watch` into a file
     #[command(after_help = record::EXAMPLES)]
     Record(RecordArgs),
@@ -125,9 +126,24 @@ const WATCH_EXAMPLES: &str = "Examples:
   grey-ebpf watch --json --duration 30s > events.ndjson   half a minute of events
   grey-ebpf watch --cgroup '/kubepods.slice/**'           all pods
   grey-ebpf watch --growth 64M --stall 50ms               only large growth and long stalls
-  grey-ebpf watch --record leak.ndjson.gz                 keep the stream while watching";
+  grey-ebpf watch --record leak.ndjson.gz                 keep the stream while watching
+  grey-ebpf watch --on-alert logger -t leak               the event of each alert to a command's stdin";
 
-/// Arguments of `watch`.
+/// Arguments of `watch`: what to look at, and what to do beside it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WatchCommand {
+    /// What to look at, and how.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Keep what the detector knows in this file and go on from there at the next start
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Whom to tell.
+    #[command(flatten)]
+    pub alert: AlertArgs,
+}
+
+/// What `watch` looks at, and how.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WatchArgs {
     /// NDJSON events on stdout instead of a picture

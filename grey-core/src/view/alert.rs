@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use text::{
     growth_text, oom_text, pressure_text, stall_text, verdict_label, verdict_text, victim_name,
 };
-pub use text::{printable, seconds};
+pub use text::{headline, printable, seconds};
 
 /// Alerts kept.
 const MAX_ALERTS: usize = 200;

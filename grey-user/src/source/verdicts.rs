@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use grey_core::detect::{Detector, Finding, Point, Saved};
-use grey_core::event::{Body, Cgroup, Event, Grower, Memory, Sample, State, Verdict};
+use grey_core::event::{
+    Body, Cgroup, Event, Evidence, Grower, Memory, Sample, State, Subject, Verdict,
+};
 use grey_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -32,14 +34,14 @@ pub struct Kept {
 pub(super) struct Judge {
     detector: Detector,
     findings: Vec<Finding>,
-    standing: HashMap<Subject, Event>,
+    standing: HashMap<Key, Event>,
     looks: HashMap<String, Look>,
     /// Cgroups of the run before; looked for once.
     before: Vec<String>,
 }
 
 /// Cgroup path, kind of memory, process.
-type Subject = (String, Memory, Option<u32>);
+type Key = (String, Memory, Option<u32>);
 
 /// anon + swap of each process of a cgroup at one moment, bytes.
 type Look = HashMap<u32, (String, u64)>;
@@ -72,7 +74,7 @@ impl Observer {
             .standing
             .into_iter()
             .filter(|event| self.is_wanted(event.cgroup.as_ref()))
-            .filter_map(|event| Some((subject(&event)?, event)))
+            .filter_map(|event| Some((key_of(&event)?, event)))
             .collect();
         self.judge = Some(Judge {
             detector: Detector::restore(kept.detector),
@@ -126,11 +128,11 @@ impl Observer {
         let state = verdict.state;
         let verdict = Box::new(verdict);
         let event = self.line(Body::Verdict { verdict }, ts, Some(cgroup));
-        if let (Some(judge), Some(subject)) = (&mut self.judge, subject(&event)) {
+        if let (Some(judge), Some(key)) = (&mut self.judge, key_of(&event)) {
             match state {
-                State::Normal | State::Recovered => judge.standing.remove(&subject),
+                State::Normal | State::Recovered => judge.standing.remove(&key),
                 State::Growing | State::Suspect | State::Confirmed => {
-                    judge.standing.insert(subject, event.clone())
+                    judge.standing.insert(key, event.clone())
                 }
             };
         }
@@ -158,6 +160,39 @@ impl Observer {
                 self.close(&path, out);
             }
         }
+        // What the detector has not met again it cannot close.
+        let gone: Vec<(Cgroup, Verdict)> = self
+            .standing()
+            .filter_map(|event| match (&event.cgroup, &event.body) {
+                (Some(cgroup), Body::Verdict { verdict }) => {
+                    Some((cgroup.clone(), verdict.as_ref().clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        for (cgroup, verdict) in gone {
+            let id = self.tree.id_of(&cgroup.path);
+            let same = id.is_some() && (cgroup.id.is_none() || id == cgroup.id);
+            let what = match &verdict.process {
+                _ if !same => "the cgroup was removed",
+                Some(process) if !self.is_running(process) => "the process ended",
+                _ => continue,
+            };
+            let verdict = over(verdict, what);
+            self.tell_finding(
+                Finding {
+                    ts: Clock::wall(),
+                    cgroup,
+                    verdict,
+                },
+                out,
+            );
+        }
+    }
+
+    fn is_running(&mut self, process: &Subject) -> bool {
+        let comm = self.procs.as_mut().map(|procs| procs.comm(process.pid));
+        matches!(comm, Some(Ok(Some(comm))) if comm == process.comm)
     }
 
     /// Names the process that grew most since the growth began, where no event of the kernel side told: the
@@ -219,6 +254,23 @@ impl Observer {
     }
 }
 
+/// The end of what stood.
+fn over(verdict: Verdict, what: &str) -> Verdict {
+    Verdict {
+        state: State::Recovered,
+        rate_bps: None,
+        rate_ci95: None,
+        ttl_s: None,
+        ttl_ci95_s: None,
+        evidence: Evidence {
+            reason: format!("{what} while nobody watched"),
+            ..Evidence::default()
+        },
+        advice: String::new(),
+        ..verdict
+    }
+}
+
 /// The process that grew most between two looks; one that is new has grown by all it has.
 fn grower(before: &Look, now: Look) -> Option<Grower> {
     now.into_iter()
@@ -237,7 +289,7 @@ fn grower(before: &Look, now: Look) -> Option<Grower> {
         .max_by_key(|grower| (grower.bytes, std::cmp::Reverse(grower.pid)))
 }
 
-fn subject(event: &Event) -> Option<Subject> {
+fn key_of(event: &Event) -> Option<Key> {
     let Body::Verdict { verdict } = &event.body else {
         return None;
     };

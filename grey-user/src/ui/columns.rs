@@ -1,7 +1,7 @@
 //! The table's columns: which there is room for, and what each shows.
 
-use grey_core::event::Limit;
-use grey_core::view::{LimitUse, Model, Row, SortKey};
+use grey_core::event::{Cause, Limit, State};
+use grey_core::view::{Judged, LimitUse, Model, Row, SortKey, seconds};
 use ratatui::style::Style;
 
 use super::figure;
@@ -12,10 +12,13 @@ const NOISE: f64 = 65_536.0;
 const MIN_PATH: u16 = 24;
 const MIN_SPARK: u16 = 8;
 const MAX_SPARK: u16 = 60;
+/// Wide enough for `reservation?`.
+pub(super) const VERDICT: u16 = 12;
 
 /// A column beside the cgroup's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Column {
+    Verdict,
     Kind,
     Processes,
     Memory,
@@ -34,7 +37,8 @@ pub(super) enum Column {
 }
 
 /// In the order in which they are given up from the end when there is no room.
-const BY_WORTH: [Column; 15] = [
+const BY_WORTH: [Column; 16] = [
+    Column::Verdict,
     Column::Memory,
     Column::Growth,
     Column::Faults,
@@ -53,7 +57,8 @@ const BY_WORTH: [Column; 15] = [
 ];
 
 /// From left to right.
-const BY_PLACE: [Column; 15] = [
+const BY_PLACE: [Column; 16] = [
+    Column::Verdict,
     Column::Kind,
     Column::Processes,
     Column::Memory,
@@ -82,6 +87,7 @@ pub(super) struct Columns {
 impl Column {
     pub(super) fn title(self) -> &'static str {
         match self {
+            Column::Verdict => "VERDICT",
             Column::Kind => "KIND",
             Column::Processes => "PROCS",
             Column::Memory => "MEMORY",
@@ -102,6 +108,7 @@ impl Column {
 
     pub(super) fn sort(self) -> Option<SortKey> {
         match self {
+            Column::Verdict => Some(SortKey::Verdict),
             Column::Memory => Some(SortKey::Memory),
             Column::Anon => Some(SortKey::Anon),
             Column::Growth => Some(SortKey::Growth),
@@ -121,11 +128,12 @@ impl Column {
     }
 
     pub(super) fn left_aligned(self) -> bool {
-        matches!(self, Column::Kind | Column::Spark)
+        matches!(self, Column::Verdict | Column::Kind | Column::Spark)
     }
 
     fn width(self) -> u16 {
         match self {
+            Column::Verdict => VERDICT,
             Column::Kind => 9,
             Column::Spark => MIN_SPARK,
             Column::Growth | Column::Faults | Column::Mapped => 9,
@@ -144,7 +152,12 @@ impl Column {
     fn is_core(self) -> bool {
         !matches!(
             self,
-            Column::Processes | Column::File | Column::Swap | Column::Major | Column::Max
+            Column::Verdict
+                | Column::Processes
+                | Column::File
+                | Column::Swap
+                | Column::Major
+                | Column::Max
         )
     }
 }
@@ -204,12 +217,13 @@ pub(super) fn choose(width: u16, longest: usize, model: &Model, sort: SortKey) -
 }
 
 /// Which columns have a figure of any cgroup.
-fn known(model: &Model) -> [bool; 15] {
-    let mut known = [false; 15];
+fn known(model: &Model) -> [bool; 16] {
+    let mut known = [false; 16];
     for entry in model.entries() {
         let sample = entry.sample();
         let mem = &sample.mem;
         for (column, has) in [
+            (Column::Verdict, !model.verdicts(entry.path()).is_empty()),
             (Column::Kind, true),
             (Column::Spark, true),
             (Column::Processes, sample.processes.is_some()),
@@ -266,6 +280,10 @@ pub(super) fn cell(
     let sample = row.entry.sample();
     let (mem, rates) = (&sample.mem, row.rates);
     match column {
+        Column::Verdict => row.verdict.map_or_else(
+            || (String::new(), theme.dim()),
+            |judged| verdict(judged, theme),
+        ),
         Column::Kind => (row.entry.kind().to_owned(), theme.dim()),
         Column::Processes => gauge(figure::total(sample.processes), theme),
         Column::Memory => gauge(figure::bytes(mem.current), theme),
@@ -293,6 +311,42 @@ pub(super) fn cell(
             Some(limit) => (figure::bytes(Some(limit.bytes)), theme.dim()),
             None => (String::new(), theme.dim()),
         },
+    }
+}
+
+/// What is said, in a word that is clear without its colour, and the time to the limit where there is room for it.
+fn verdict(judged: &Judged, theme: Theme) -> (String, Style) {
+    let verdict = &judged.verdict;
+    let word = match (verdict.state, verdict.cause) {
+        (State::Normal, _) => String::new(),
+        (State::Growing, _) => "growing".to_owned(),
+        (State::Suspect, Cause::Unknown) => "suspect".to_owned(),
+        (State::Suspect, cause) => format!("{cause}?"),
+        (State::Confirmed, Cause::Unknown) => "GROWTH".to_owned(),
+        (State::Confirmed, cause) => cause.word().to_uppercase(),
+        (State::Recovered, _) => "recovered".to_owned(),
+    };
+    let text = match verdict.ttl_s {
+        Some(ttl) if judged.is_open() => {
+            let with = format!("{word} {}", seconds(ttl));
+            if with.len() <= usize::from(VERDICT) {
+                with
+            } else {
+                word
+            }
+        }
+        _ => word,
+    };
+    (text, state_style(verdict.state, theme))
+}
+
+/// Growing dim, suspect yellow, confirmed red, recovered green.
+pub(super) fn state_style(state: State, theme: Theme) -> Style {
+    match state {
+        State::Normal | State::Growing => theme.dim(),
+        State::Suspect => theme.warning(),
+        State::Confirmed => theme.critical(),
+        State::Recovered => theme.good(),
     }
 }
 

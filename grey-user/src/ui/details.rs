@@ -13,7 +13,7 @@ use super::panes::{Line, rule};
 use super::state::UiState;
 use super::table::put_right;
 use super::theme::Theme;
-use super::{chart, figure};
+use super::{chart, figure, verdict};
 
 const COLUMN: u16 = 38;
 const GAP: u16 = 3;
@@ -56,7 +56,18 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, path: &str, stat
     );
     let needed = columns.iter().map(|column| column.len()).max().unwrap_or(0);
     // The chart gets a quarter, and what the figures leave.
-    let below = area.height.saturating_sub(2);
+    let said = verdict::draw(
+        buf,
+        Rect {
+            y: area.y + 2,
+            // The figures keep half of the screen.
+            height: area.height.saturating_sub(2) / 2,
+            ..area
+        },
+        model.verdicts(path),
+        theme,
+    );
+    let below = area.height.saturating_sub(2 + said);
     let spare = below.saturating_sub(u16::try_from(needed).unwrap_or(u16::MAX));
     let chart_height = (area.height / 4).max(spare.saturating_sub(2).min(24));
     let list_height = if chart_height >= 3 {
@@ -65,7 +76,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, path: &str, stat
         below
     };
     let list = Rect {
-        y: area.y + 2,
+        y: area.y + 2 + said,
         height: list_height,
         ..area
     };

@@ -130,6 +130,13 @@ fn health(model: &Model, theme: Theme) -> Words {
 fn choice(model: &Model, state: &UiState) -> Words {
     let theme = state.theme;
     let mut words = Words::new();
+    let trouble = model.trouble();
+    if trouble.confirmed > 0 {
+        words.push((format!("{} confirmed", trouble.confirmed), theme.critical()));
+    }
+    if trouble.suspect > 0 {
+        words.push((format!("{} suspect", trouble.suspect), theme.warning()));
+    }
     if model.entries().any(|entry| entry.path() != "/") && !model.has_memory() {
         words.push(("no memory controller".to_owned(), theme.warning()));
     }

@@ -19,7 +19,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, state: &UiState) {
         .collect();
     let (first, second) = letters.split_at(5);
     let (first, second) = (first.join("  "), second.join("  "));
-    let lines: [(&str, &str); 17] = [
+    let lines: [(&str, &str); 18] = [
         ("↑ ↓ j k  PgUp PgDn  Home End", "move"),
         ("Enter", "all figures of the cgroup under the cursor"),
         ("Tab", "cursor to the next pane"),
@@ -33,6 +33,10 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, state: &UiState) {
         ("", ""),
         ("–", "unknown: not there, or no sample for a while"),
         ("≥", "at least: events were lost in this window"),
+        (
+            "VERDICT",
+            "leak? suspect, LEAK sure; and the time to its limit",
+        ),
         ("GROWTH/S", "anon + swap; the bars are its past, one a tick"),
         ("STALL/S", "time tasks waited in reclaim, each second"),
         ("PSI", "share of time at least one task waited for memory"),

@@ -217,7 +217,7 @@ fn step(code: KeyCode) -> Option<Step> {
 }
 
 /// Letters that sort by a column at once.
-pub(super) const SORT_LETTERS: [(char, SortKey); 9] = [
+pub(super) const SORT_LETTERS: [(char, SortKey); 10] = [
     ('m', SortKey::Memory),
     ('a', SortKey::Anon),
     ('g', SortKey::Growth),
@@ -226,6 +226,7 @@ pub(super) const SORT_LETTERS: [(char, SortKey); 9] = [
     ('w', SortKey::Stall),
     ('i', SortKey::Psi),
     ('l', SortKey::Limit),
+    ('d', SortKey::Verdict),
     ('n', SortKey::Name),
 ];
 

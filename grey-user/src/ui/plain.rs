@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use grey_core::event::Event;
-use grey_core::view::{Alert, Model, Query, Row, printable};
+use grey_core::view::{Alert, Judged, Model, Query, Row, printable};
 
 use super::columns::{self, Column, Columns};
 use super::theme::Theme;
@@ -55,11 +55,14 @@ impl Plain {
     /// Those of `out`.
     pub fn tick(&mut self, out: &mut impl Write, model: &Model, info: &Info) -> io::Result<()> {
         let mut rows = model.rows(&self.query);
-        rows.retain(|row| row.entry.changed() > self.seen);
-        self.seen = model.generation();
-        if rows.is_empty() {
+        let changed = |row: &Row<'_>| row.entry.changed() > self.seen;
+        if !rows.iter().any(changed) {
+            self.seen = model.generation();
             return Ok(());
         }
+        // Who is in trouble stays in sight, changed or not.
+        rows.retain(|row| changed(row) || row.verdict.is_some_and(Judged::is_open));
+        self.seen = model.generation();
         write_table(out, model, info, &rows, self.top)
     }
 
@@ -101,10 +104,13 @@ fn write_table(
     let path = u16::try_from(longest.unwrap_or(0))
         .unwrap_or(PATH)
         .clamp(16, PATH);
-    let columns = Columns {
+    let mut columns = Columns {
         path,
         shown: COLUMNS.to_vec(),
     };
+    if shown.iter().any(|row| row.verdict.is_some()) {
+        columns.shown.insert(0, (Column::Verdict, columns::VERDICT));
+    }
     // One write a table: a reader at the other end of the pipe sees whole ones.
     let mut text = String::with_capacity((shown.len() + 2) * 128);
     summary(&mut text, model, info);
@@ -137,6 +143,15 @@ fn summary(text: &mut String, model: &Model, info: &Info) {
             bytes(available),
             bytes(total)
         );
+    }
+    let trouble = model.trouble();
+    for (count, what) in [
+        (trouble.confirmed, "confirmed"),
+        (trouble.suspect, "suspect"),
+    ] {
+        if count > 0 {
+            let _ = write!(text, "  {count} {what}");
+        }
     }
     if let Some(lost) = model.lost().filter(|lost| *lost > 0) {
         let _ = write!(text, "  {lost} records lost");

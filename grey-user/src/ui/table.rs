@@ -136,7 +136,12 @@ fn draw_row(
             continue;
         }
         let (text, style) = columns::cell(column, row, limit.as_ref(), theme);
-        let style = if quiet { theme.dim() } else { style };
+        // A verdict stands, however long ago the last sample was.
+        let style = match column {
+            Column::Verdict => style,
+            _ if quiet => theme.dim(),
+            _ => style,
+        };
         if column.left_aligned() {
             buf.set_stringn(
                 x,

@@ -2,6 +2,7 @@
 
 mod model;
 mod text;
+mod verdicts;
 
 use std::time::{Duration, Instant};
 

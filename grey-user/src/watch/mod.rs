@@ -1,11 +1,13 @@
 //! `watch`: sets the sources up, then waits for whatever comes first (a ring, a notification, the tick, a key, a
 //! signal) and hands what it means to the view.
 
+mod keep;
 pub(crate) mod machine;
 mod view;
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use crossterm::event::EventStream;
 use futures_util::StreamExt as _;
@@ -16,10 +18,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::cli::{Exit, Failure, WatchArgs};
+use crate::alert::{self, AlertArgs, Alerts};
+use crate::cli::{self, Exit, Failure, WatchArgs, WatchCommand};
 use crate::host::{self, psi};
 use crate::source::{Clock, Notice, Observer};
 use crate::ui::Outcome;
+use keep::Keeper;
 use view::View;
 
 /// PSI triggers at the start, beside the machine's: cgroups asked for by name.
@@ -30,29 +34,79 @@ const TRIGGER_US: (u64, u64) = (100_000, 1_000_000);
 const HEALTH_TICKS: u64 = 30;
 
 /// Runs `watch` to its end.
-pub fn run(args: &WatchArgs) -> Result<Exit, Failure> {
-    show(args, View::new(args)?)
+pub fn run(args: &WatchCommand) -> Result<Exit, Failure> {
+    // Nobody would notice that it is not there before it is needed.
+    if let Some(name) = args.alert.on_alert.first() {
+        alert::program(name).map_err(|why| Failure::usage(format!("--on-alert: {why}")))?;
+    }
+    let view = View::new(&args.watch)?;
+    show(&args.watch, view, Some(&args.alert), args.state.as_deref())
+}
+
+/// What runs the command at alerts, if there is to be one.
+fn alerts(args: &AlertArgs) -> Result<Option<Alerts>, Failure> {
+    if args.on_alert.is_empty() {
+        return Ok(None);
+    }
+    let options = alert::Options {
+        command: args.on_alert.clone(),
+        on: args.alert_on,
+        rate: args.alert_rate,
+        timeout: args.alert_timeout,
+        output: true,
+    };
+    let alerts = Alerts::start(options)
+        .map_err(|error| Failure::failed(format!("--on-alert: {error}; free some memory")))?;
+    Ok(Some(alerts))
 }
 
 /// Runs `record`: the same, with nothing to look at.
 pub(crate) fn record(args: &WatchArgs) -> Result<Exit, Failure> {
-    show(args, View::recording(args)?)
+    show(args, View::recording(args)?, None, None)
 }
 
-fn show(args: &WatchArgs, mut view: View) -> Result<Exit, Failure> {
+fn show(
+    args: &WatchArgs,
+    mut view: View,
+    alert: Option<&AlertArgs>,
+    state: Option<&Path>,
+) -> Result<Exit, Failure> {
     let (mut observer, losses) = machine::observer(args)?;
-    observer.detect(Detector::new());
+    let mut keeper = match state {
+        Some(path) => Some(Keeper::open(path, &mut observer)?),
+        None => {
+            observer.detect(Detector::new());
+            None
+        }
+    };
+    // It has a thread, so it comes after the observer, which may need a mount namespace of its own.
+    if let Some(alerts) = alert.map(alerts).transpose()? {
+        view.run_at_alerts(alerts);
+    }
+    for event in observer.standing() {
+        view.recall(event);
+    }
     let mut out = Vec::new();
     // The first look comes at once; it also finds the cgroups that --cgroup names.
     observer.tick(Clock::wall(), &mut out);
     machine::check_filter(args, &observer)?;
     losses.tell();
     view.begin()?;
-    tokio::runtime::Builder::new_current_thread()
+    let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))?
-        .block_on(watch(args, observer, out, &mut view))
+        .block_on(watch(args, &mut observer, out, &mut view, keeper.as_mut()));
+    let failed = keeper.and_then(|mut keeper| keeper.finish(&observer));
+    // The terminal is given back before anything is waited for or told.
+    let alerts = view.close();
+    for line in failed
+        .into_iter()
+        .chain(alerts.into_iter().flat_map(Alerts::finish))
+    {
+        cli::tell(&line);
+    }
+    result
 }
 
 /// One PSI trigger and what it is on.
@@ -64,9 +118,10 @@ struct PressureSource {
 
 async fn watch(
     args: &WatchArgs,
-    mut observer: Observer,
+    observer: &mut Observer,
     mut out: Vec<Notice>,
     view: &mut View,
+    mut keeper: Option<&mut Keeper>,
 ) -> Result<Exit, Failure> {
     let wait = |error: io::Error| Failure::failed(format!("cannot wait for events: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(wait)?;
@@ -89,7 +144,7 @@ async fn watch(
         return view.finish();
     }
     view.tick(false)?;
-    let mut pressures = pressure_sources(args, &observer);
+    let mut pressures = pressure_sources(args, observer);
     let mut ticker = tokio::time::interval_at(Instant::now() + args.interval, args.interval);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let end = args.duration.map(|duration| Instant::now() + duration);
@@ -113,6 +168,9 @@ async fn watch(
                     observer.health(Clock::wall(), &mut out);
                 }
                 ticks += 1;
+                if let Some(line) = keeper.as_mut().and_then(|keeper| keeper.tick(observer)) {
+                    view.tell(&line);
+                }
                 if !view.show(&mut out)? {
                     return view.finish();
                 }

@@ -8,11 +8,12 @@ use crossterm::event::Event as Key;
 use grey_core::event::Event;
 use grey_core::view::{Model, Query};
 
+use crate::alert::Alerts;
 use crate::cli::{self, Exit, Failure, WatchArgs};
 use crate::export::{Ndjson, Recording};
 use crate::host::{Host, MemInfo};
 use crate::record::Progress;
-use crate::source::Notice;
+use crate::source::{Clock, Notice};
 use crate::ui::plain::{Plain, alert_line};
 use crate::ui::{Info, Outcome, Tui};
 
@@ -25,6 +26,7 @@ pub(super) struct View {
     info: Info,
     start: Instant,
     once: bool,
+    alerts: Option<Alerts>,
 }
 
 enum Picture {
@@ -99,7 +101,33 @@ impl View {
             info,
             start: Instant::now(),
             once: args.once,
+            alerts: None,
         })
+    }
+
+    /// Runs a command at each alert.
+    pub(super) fn run_at_alerts(&mut self, alerts: Option<Alerts>) {
+        self.alerts = alerts;
+    }
+
+    /// A verdict that stood before the start: shown, but not told again.
+    pub(super) fn recall(&mut self, event: &Event) {
+        self.model.recall(event);
+        if let Some(alerts) = &mut self.alerts {
+            alerts.recall(event);
+        }
+    }
+
+    /// A line about the watch itself: to stderr, or into the picture where one would spoil it.
+    pub(super) fn tell(&mut self, line: &str) {
+        match &mut self.picture {
+            Picture::Tui(_) => self.model.note(line, Clock::wall()),
+            Picture::Progress(progress) => {
+                progress.clear();
+                cli::tell(line);
+            }
+            Picture::Json(_) | Picture::Plain(..) | Picture::TuiLater => cli::tell(line),
+        }
     }
 
     /// Everything is attached and asked for rightly: an earlier recording may be emptied and a terminal taken over now.
@@ -114,7 +142,14 @@ impl View {
         }
         if matches!(self.picture, Picture::TuiLater) {
             self.picture = match Tui::new() {
-                Ok(tui) => Picture::Tui(Box::new(tui)),
+                Ok(tui) => {
+                    if let Some(alerts) = &self.alerts
+                        && io::stderr().is_terminal()
+                    {
+                        alerts.silence();
+                    }
+                    Picture::Tui(Box::new(tui))
+                }
                 Err(error) => {
                     tracing::warn!("terminal: {error}; plain lines instead");
                     let out = BufWriter::with_capacity(1 << 16, io::stdout());
@@ -141,7 +176,12 @@ impl View {
                             .write(&event)
                             .map_err(|error| unwritable(self.option, record.path(), &error))?;
                     }
-                    if let Some(end) = ended(self.picture.event(&event, &mut self.model))? {
+                    let end = ended(self.picture.event(&event, &mut self.model))?;
+                    if let Some(line) = self.alerts.as_mut().and_then(|alerts| alerts.offer(&event))
+                    {
+                        self.tell(&line);
+                    }
+                    if let Some(end) = end {
                         return Ok(end);
                     }
                 }
@@ -164,6 +204,10 @@ impl View {
     /// A tick is over: tables are drawn.
     pub(super) fn tick(&mut self, last: bool) -> Result<bool, Failure> {
         self.refresh_info();
+        let reports: Vec<String> = self.alerts.iter().flat_map(Alerts::reports).collect();
+        for report in reports {
+            self.tell(&report);
+        }
         let once = self.once || last;
         let result = match &mut self.picture {
             Picture::Json(_) | Picture::TuiLater => Ok(()),
@@ -218,6 +262,11 @@ impl View {
             }
         }
         Ok(Exit::Done)
+    }
+
+    /// Gives the terminal back. What is left is whom to wait for.
+    pub(super) fn close(self) -> Option<Alerts> {
+        self.alerts
     }
 }
 

@@ -172,20 +172,31 @@ pub(super) fn verdict_label(state: State, cause: Cause) -> &'static str {
     }
 }
 
-/// What, who, how fast, until when, why, and what next.
-pub(super) fn verdict_text(verdict: &Verdict) -> String {
-    let mut text = match verdict.state {
-        // What it was is over, or no matter.
-        State::Normal => "normal".to_owned(),
-        State::Growing if verdict.cause == Cause::Unknown => "growing".to_owned(),
-        state => format!("{state} {}", verdict.cause),
+/// State, cause, which memory, which process: `confirmed leak of slab`.
+#[must_use]
+pub fn headline(verdict: &Verdict) -> String {
+    let mut text = match (verdict.state, verdict.cause) {
+        (State::Normal, _) => "normal".to_owned(),
+        (state, Cause::Unknown) => state.to_string(),
+        (state, cause) => format!("{state} {cause}"),
     };
     if verdict.memory != Memory::Anon {
-        let _ = write!(text, " of {}", verdict.memory);
+        text = match (verdict.state, verdict.cause) {
+            (State::Normal | State::Growing, _) | (_, Cause::Unknown) => {
+                format!("{} {text}", verdict.memory)
+            }
+            _ => format!("{text} of {}", verdict.memory),
+        };
     }
     if let Some(process) = &verdict.process {
         let _ = write!(text, " in {} {}", process.pid, printable(&process.comm));
     }
+    text
+}
+
+/// What, who, how fast, until when, why, and what next.
+pub(super) fn verdict_text(verdict: &Verdict) -> String {
+    let mut text = headline(verdict);
     if !matches!(verdict.state, State::Normal | State::Recovered) {
         if let Some(rate) = verdict.rate_bps {
             let _ = write!(text, ", {}", format_rate(rate));

@@ -10,13 +10,13 @@ use grey_core::event::{
 use grey_core::time::Timestamp;
 use grey_core::view::Model;
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// 2026-11-21 05:00:00 UTC.
-const START: i64 = 1_795_237_200_000_000;
+pub(super) const START: i64 = 1_795_237_200_000_000;
 
-fn event(second: u64, path: &str, kind: &str, body: Body) -> Event {
+pub(super) fn event(second: u64, path: &str, kind: &str, body: Body) -> Event {
     let name = path.rsplit('/').next().unwrap_or(path).to_owned();
     Event {
         schema: SCHEMA.into(),
@@ -58,7 +58,7 @@ const fn life(path: &'static str, kind: &'static str, anon: u64, growth: u64, fa
     }
 }
 
-const POD: &str = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3f1c9a2e_77d0_4b0e_9a51_0d6f4c2b8e11.slice/cri-containerd-9b1f0c7e5d3a4f6688a1c2e3b4d5f60718293a4b5c6d7e8f90a1b2c3d4e5f607.scope";
+pub(super) const POD: &str = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3f1c9a2e_77d0_4b0e_9a51_0d6f4c2b8e11.slice/cri-containerd-9b1f0c7e5d3a4f6688a1c2e3b4d5f60718293a4b5c6d7e8f90a1b2c3d4e5f607.scope";
 
 fn lives() -> Vec<Life> {
     vec![
