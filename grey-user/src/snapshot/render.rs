@@ -196,7 +196,7 @@ fn cgroups(out: &mut String, comparison: &Comparison, top: usize, look: Look) {
         &table,
         changed.len(),
         top,
-        comparison.cgroups.len(),
+        all.count(),
         look,
     );
 }
