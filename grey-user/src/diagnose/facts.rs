@@ -187,7 +187,7 @@ pub struct Cgroups {
     /// How many there are; absent where there is no tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// How many the filter let through.
+    /// How many the filter let through, the root left out where there are others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted: Option<u64>,
     /// The largest of them. A figure includes the descendants'.

@@ -389,7 +389,7 @@ fn the_filter_and_the_number_of_rows_are_kept() {
     assert_eq!((facts.cgroups.top.len(), facts.processes.top.len()), (1, 1));
     assert_eq!(
         (facts.cgroups.total, facts.cgroups.wanted),
-        (Some(5), Some(5))
+        (Some(5), Some(4))
     );
 }
 

@@ -30,10 +30,10 @@ pub(super) struct Style {
 pub(super) fn render(report: &Report, style: Style) -> String {
     let mut pen = Pen::new(style.color, style.width.clamp(NARROWEST, WIDEST));
     findings::head(&mut pen, report);
-    findings::findings(&mut pen, report, style.verbose);
     if let Some(leaks) = &report.leaks {
         findings::leaks(&mut pen, leaks, style.verbose);
     }
+    findings::findings(&mut pen, report, style.verbose);
     machine::memory(&mut pen, report);
     machine::pressure(&mut pen, report);
     tables::cgroups(&mut pen, report);

@@ -66,8 +66,7 @@ pub(super) fn why(facts: &Facts, breakdown: &Breakdown) -> Answer {
     if guest_keeps {
         found
             .answer
-            .push_str(" And this is a guest whose host does not get freed memory back.");
-        found.severity = Severity::Warning;
+            .push_str(" And this is a guest whose host does not get back what is freed.");
     }
     found.next = next(facts, largest, guest_keeps);
     found

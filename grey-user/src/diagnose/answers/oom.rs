@@ -76,7 +76,14 @@ pub(super) fn why_killed(facts: &Facts) -> Answer {
         ""
     };
     found.answer = match oom.records.first() {
-        Some(record) => format!("{times}{source}. The last: {}.", sentence(record)),
+        Some(record) => match ago(record) {
+            Some(us) => format!(
+                "{times}{source}. The last, {} ago: {}.",
+                long(us),
+                sentence(record)
+            ),
+            None => format!("{times}{source}. The last: {}.", sentence(record)),
+        },
         None if !oom.log_read => format!(
             "{times}{source}. Which limit was hit is in the kernel's log, which we may not read."
         ),
@@ -162,12 +169,12 @@ fn sentence(record: &OomRecord) -> String {
         (OomConstraint::Memcg, Some(limit)) => {
             let of = match &record.victim_cgroup {
                 Some(cgroup) if cgroup == limit => "its own limit".to_owned(),
-                Some(_) => format!("the limit of {limit}, which is above it,"),
+                Some(_) => format!("the limit of {limit} above it"),
                 None => format!("the limit of {limit}"),
             };
             match record.limit {
-                Some(bytes) => format!("at {of} of {}", size(bytes)),
-                None => format!("at {}", of.trim_end_matches(',')),
+                Some(bytes) => format!("at {of} ({})", size(bytes)),
+                None => format!("at {of}"),
             }
         }
         (OomConstraint::Memcg, None) => "at the limit of a cgroup".to_owned(),
@@ -181,10 +188,7 @@ fn sentence(record: &OomRecord) -> String {
         text.push_str(", with all of its group");
     }
     if let Some(anon) = record.anon {
-        text.push_str(&format!(
-            "; it had {} of its own",
-            size(anon + record.shmem.unwrap_or(0))
-        ));
+        text.push_str(&format!("; it had {} of program memory", size(anon)));
     }
     text
 }

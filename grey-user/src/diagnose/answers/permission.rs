@@ -47,16 +47,21 @@ pub(super) fn what_is_denied(facts: &Facts) -> Answer {
     }
     found.applies = true;
     found.severity = Severity::Note;
-    let sources = count(found.reasons.len() as u64, "source");
+    let n = found.reasons.len() as u64;
+    let sources = format!(
+        "{} {} not",
+        count(n, "source"),
+        if n == 1 { "was" } else { "were" }
+    );
     found.answer = match (root, machine.container) {
         (false, _) => format!(
-            "{sources} not read, because this is not root; their figures are absent, the rest stands."
+            "{sources} read, because this is not root. What they tell is absent here; the rest stands."
         ),
         (true, Some(kind)) => format!(
-            "{sources} not read although this is root: a container ({kind}) masks files and drops capabilities."
+            "{sources} read although this is root: a container ({kind}) masks files and drops capabilities."
         ),
         (true, None) => format!(
-            "{sources} not read although this is root: a capability is missing, or a mount or security module forbids it."
+            "{sources} read although this is root: a capability is missing, or a mount or security module forbids it."
         ),
     };
     found.next = match (root, machine.in_user_namespace, machine.container) {

@@ -1,5 +1,7 @@
 //! "Is the machine short of memory?"
 
+use grey_core::units::format_bytes as size;
+
 use super::{Answer, Severity, answer, reason, share};
 use crate::diagnose::facts::Facts;
 
@@ -18,9 +20,16 @@ pub(super) fn short_of_memory(facts: &Facts) -> Answer {
     let mut severity = Severity::Ok;
     if let (Some(total), Some(available)) = (info.total, info.available) {
         let left = share(available, total);
-        let line = reason("available", "what programs can still have without swapping")
-            .bytes("available", available, "/proc/meminfo MemAvailable")
-            .percent("of_total", left * 100.0, "MemAvailable / MemTotal");
+        let line = reason(
+            "available",
+            format!(
+                "{} ({:.0} % of the machine) can still be had without swapping",
+                size(available),
+                left * 100.0
+            ),
+        )
+        .bytes("available", available, "/proc/meminfo MemAvailable")
+        .percent("of_total", left * 100.0, "MemAvailable / MemTotal");
         if available < SCARCE_BYTES || left < SCARCE {
             severity = severity.max(Severity::Critical);
         } else if left < 2.0 * SCARCE {
@@ -36,7 +45,16 @@ pub(super) fn short_of_memory(facts: &Facts) -> Answer {
         } else if some >= SEEN {
             severity = severity.max(Severity::Warning);
         }
-        let mut line = reason("stalled", "share of time in which tasks waited for memory")
+        let all = psi.full.map_or(String::new(), |full| {
+            format!("; all tasks at once {:.1} %", full.avg10)
+        });
+        let mut line = reason(
+            "stalled",
+            format!(
+                "tasks waited for memory {:.1} % of the last 10 s and {:.1} % of the last minute{all}",
+                psi.some.avg10, psi.some.avg60
+            ),
+        )
             .percent(
                 "some_avg10",
                 psi.some.avg10,
@@ -60,9 +78,12 @@ pub(super) fn short_of_memory(facts: &Facts) -> Answer {
             severity = severity.max(Severity::Warning);
         }
         found.reasons.push(
-            reason("swap", "swap in use")
-                .bytes("swap_used", used, "/proc/meminfo SwapTotal - SwapFree")
-                .percent("of_swap", full * 100.0, "of SwapTotal"),
+            reason(
+                "swap",
+                format!("{} of {} swap in use", size(used), size(total)),
+            )
+            .bytes("swap_used", used, "/proc/meminfo SwapTotal - SwapFree")
+            .percent("of_swap", full * 100.0, "of SwapTotal"),
         );
     }
     found.severity = severity;

@@ -664,7 +664,7 @@ fn a_kill_names_victim_limit_and_what_used_the_memory() {
     assert!(answer.applies && answer.severity == Severity::Critical);
     assert_eq!(
         answer.answer,
-        "1 kill since boot. The last: web (pid 7) in /shop/web was killed at the limit of /shop, which is above it, of 100M; it had 90M of its own."
+        "1 kill since boot. The last, 3min ago: web (pid 7) in /shop/web was killed at the limit of /shop above it (100M); it had 90M of program memory."
     );
     assert!(
         answer.reasons[0].text.starts_with("3min ago: web"),
@@ -694,7 +694,7 @@ fn a_kill_names_victim_limit_and_what_used_the_memory() {
 
     let own = told(|record| record.victim_cgroup.clone_from(&record.limit_cgroup));
     assert!(
-        own.answer.contains("at its own limit of 100M"),
+        own.answer.contains("at its own limit (100M)"),
         "{}",
         own.answer
     );

@@ -172,15 +172,24 @@ pub(super) fn finish(
     }
     list.sort_by_key(|cgroup| Reverse(cgroup.size()));
     let is_wanted = |cgroup: &CgroupUse| wanted.filter.matches(&cgroup.path, &cgroup.name);
+    let is_root = |cgroup: &CgroupUse| cgroup.path == "/";
     let count = list.iter().filter(|cgroup| is_wanted(cgroup)).count();
+    let alone = count == 1;
+    // The root has no memory.current: its line is the machine's, unless nothing else is there to show.
+    let count = match alone {
+        true => count,
+        false => list
+            .iter()
+            .filter(|cgroup| is_wanted(cgroup) && !is_root(cgroup))
+            .count(),
+    };
     let mut top = Vec::new();
     let mut others = Vec::new();
     for cgroup in list {
-        // The root has no memory.current: its line is the machine's.
         let show = is_wanted(&cgroup)
             && top.len() < wanted.top
             && cgroup.size() > 0
-            && (cgroup.path != "/" || count == 1);
+            && (alone || !is_root(&cgroup));
         if show {
             top.push(cgroup);
         } else {

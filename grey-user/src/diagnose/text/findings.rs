@@ -1,6 +1,6 @@
 //! What was found, in words: head, answers, leaks, and what to try next.
 
-use grey_core::event::State;
+use grey_core::event::{Cause, State};
 use grey_core::units::{format_bytes, format_duration_us, format_rate};
 
 use super::pen::{Ink, Pen};
@@ -21,9 +21,7 @@ pub(super) fn head(pen: &mut Pen, report: &Report) {
         parts.push(format!("guest of {}", guest.hypervisor));
     }
     parts.push(format!("{} UTC", figure::time_of_day(report.ts)));
-    let line = parts.join("  ");
-    let line = pen.paint(&line, Ink::Dim);
-    pen.line(&line);
+    pen.cut(&parts.join("  "), Ink::Dim);
 }
 
 fn mark(severity: Severity) -> (&'static str, Ink) {
@@ -55,10 +53,8 @@ pub(super) fn findings(pen: &mut Pen, report: &Report, verbose: bool) {
         let (word, ink) = mark(answer.severity);
         pen.lead(&format!("  {word}"), 8, answer.question, Ink::Plain, ink);
         pen.words("", &answer.answer, 8, Ink::Plain);
-        // The answer says the first reason already where it is the only one.
-        let one = answer.reasons.len() == 1;
         for reason in &answer.reasons {
-            if !(one && answer.answer.contains(reason.text.as_str())) {
+            if !answer.answer.contains(reason.text.as_str()) {
                 pen.lead("        ·", 10, &reason.text, Ink::Dim, Ink::Dim);
             }
             if verbose {
@@ -116,10 +112,14 @@ fn one_leak(pen: &mut Pen, standing: &Standing, verbose: bool) {
     if let Some(process) = &verdict.process {
         who = format!("{} (pid {}) in {who}", process.comm, process.pid);
     }
+    let what = match verdict.cause {
+        Cause::Unknown => format!("{} memory grows", verdict.memory),
+        cause => format!("{cause} of {} memory", verdict.memory),
+    };
     pen.lead(
         &format!("  {}", verdict.state),
         13,
-        &format!("{who}: {} of {}", verdict.cause, verdict.memory),
+        &format!("{who}: {what}"),
         Ink::Plain,
         ink,
     );

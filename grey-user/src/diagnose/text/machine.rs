@@ -39,12 +39,13 @@ pub(super) fn memory(pen: &mut Pen, report: &Report) {
         (Some(total), Some(used)) => format!("swap {} of {} used", size(used), size(total)),
         _ => "swap not known".to_owned(),
     };
-    pen.line(&format!(
-        "  total {}, free {}, available {}, {swap}",
+    let line = format!(
+        "total {}, free {}, available {}, {swap}",
         size(total),
         figure::bytes(memory.free),
         figure::bytes(memory.available)
-    ));
+    );
+    pen.words("", &line, 2, Ink::Plain);
     let sums = [
         memory.held,
         memory.actual_use,
@@ -54,7 +55,9 @@ pub(super) fn memory(pen: &mut Pen, report: &Report) {
     for ((name, about), bytes) in SUMS.iter().zip(sums) {
         row(pen, name, bytes, total, about, Ink::Plain);
     }
-    pen.line(&pen.paint("  of which", Ink::Dim));
+    if !memory.parts.is_empty() {
+        pen.line(&pen.paint("  of which", Ink::Dim));
+    }
     let mut parts = memory.parts.clone();
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
     for part in parts.iter().filter(|part| part.bytes > 0) {
@@ -115,7 +118,7 @@ fn bar(pen: &mut Pen, memory: &Breakdown, total: u64) {
         return;
     };
     let pieces = [
-        ("█", "programs, tmpfs", of(Class::Swappable), Ink::Swappable),
+        ("█", "programs", of(Class::Swappable), Ink::Swappable),
         ("▓", "fixed", of(Class::Fixed), Ink::Fixed),
         ("▒", "cache", of(Class::Reclaimable), Ink::Cache),
         ("░", "free", free, Ink::Dim),
@@ -134,7 +137,7 @@ fn bar(pen: &mut Pen, memory: &Breakdown, total: u64) {
             format!("{} {name} {}", pen.paint(block, *ink), size(*bytes))
         })
         .collect();
-    pen.line(&format!("  {}", legend.join("   ")));
+    pen.line(&format!("  {}", legend.join("  ")));
 }
 
 /// Cells of each piece, together `width`: rounded by the largest remainder, and what is there gets at least one.
@@ -186,12 +189,15 @@ pub(super) fn pressure(pen: &mut Pen, report: &Report) {
             figure::percent(Some(line.avg300))
         )
     };
-    pen.line(&format!("{}   some task waited", line("some", &psi.some)));
+    pen.cut(
+        &format!("{}   some task waited", line("some", &psi.some)),
+        Ink::Plain,
+    );
     if let Some(full) = &psi.full {
-        pen.line(&format!(
-            "{}   all tasks waited at once",
-            line("full", full)
-        ));
+        pen.cut(
+            &format!("{}   all tasks waited at once", line("full", full)),
+            Ink::Plain,
+        );
     }
 }
 
@@ -206,30 +212,39 @@ pub(super) fn swap(pen: &mut Pen, report: &Report) {
     }
     pen.section("SWAP", "where idle program memory goes");
     for area in areas {
-        pen.line(&format!(
-            "  {}  {} of {} used, priority {}",
-            area.path.display(),
-            size(area.used),
-            size(area.size),
-            area.priority
-        ));
+        pen.cut(
+            &format!(
+                "  {}  {} of {} used, priority {}",
+                area.path.display(),
+                size(area.used),
+                size(area.size),
+                area.priority
+            ),
+            Ink::Plain,
+        );
     }
     for zram in &swap.zram {
-        pen.line(&format!(
-            "  {}  {} stored in {}{}",
-            zram.device.name,
-            size(zram.device.stored),
-            size(zram.device.used),
-            ratio(zram.ratio)
-        ));
+        pen.cut(
+            &format!(
+                "  {}  {} stored in {}{}",
+                zram.device.name,
+                size(zram.device.stored),
+                size(zram.device.used),
+                ratio(zram.ratio)
+            ),
+            Ink::Plain,
+        );
     }
     if let Some(zswap) = swap.zswap.as_ref().filter(|zswap| zswap.zswap.enabled) {
-        pen.line(&format!(
-            "  zswap  {} stored in {}{}",
-            figure::bytes(zswap.zswap.stored),
-            figure::bytes(zswap.zswap.pool),
-            ratio(zswap.ratio)
-        ));
+        pen.cut(
+            &format!(
+                "  zswap  {} stored in {}{}",
+                figure::bytes(zswap.zswap.stored),
+                figure::bytes(zswap.zswap.pool),
+                ratio(zswap.ratio)
+            ),
+            Ink::Plain,
+        );
     }
 }
 
@@ -241,25 +256,31 @@ pub(super) fn huge_pages(pen: &mut Pen, report: &Report, verbose: bool) {
     let huge = &report.huge_pages;
     pen.section("HUGE PAGES", "2 MiB pages need free memory in one piece");
     let share = huge.anon_share.map(|share| share * 100.0);
-    pen.line(&format!(
-        "  transparent: {}; {} of program memory ({}) in them{}",
-        huge.transparent.as_deref().unwrap_or("not built in"),
-        figure::percent(share),
-        figure::bytes(huge.anon),
-        match huge.hugetlb {
-            Some(bytes) if bytes > 0 => format!("; reserved (hugetlb): {}", size(bytes)),
-            _ => String::new(),
-        }
-    ));
+    pen.cut(
+        &format!(
+            "  transparent: {}; {} of program memory ({}) in them{}",
+            huge.transparent.as_deref().unwrap_or("not built in"),
+            figure::percent(share),
+            figure::bytes(huge.anon),
+            match huge.hugetlb {
+                Some(bytes) if bytes > 0 => format!("; reserved (hugetlb): {}", size(bytes)),
+                _ => String::new(),
+            }
+        ),
+        Ink::Plain,
+    );
     for zone in &report.fragmentation {
         let unusable = zone.unusable.get(HUGE_ORDER).map(|share| share * 100.0);
-        pen.line(&format!(
-            "  node {} {:<8} {:>6} free, {:>5} of it in pieces too small for a huge page",
-            zone.node,
-            zone.zone,
-            size(zone.free),
-            figure::percent(unusable)
-        ));
+        pen.cut(
+            &format!(
+                "  node {} {:<8} {:>6} free, {:>5} of it in pieces too small for a huge page",
+                zone.node,
+                zone.zone,
+                size(zone.free),
+                figure::percent(unusable)
+            ),
+            Ink::Plain,
+        );
         if verbose {
             let orders: Vec<String> = zone
                 .free_blocks
@@ -293,19 +314,25 @@ pub(super) fn ksm(pen: &mut Pen, report: &Report, verbose: bool) {
     let profit = ksm.machine.general_profit.map_or(String::new(), |profit| {
         format!(", {} after its own costs", signed(profit))
     });
-    pen.line(&format!(
-        "  {state}; {} saved{profit}; {} pages shared by {}",
-        size(saved),
-        figure::total(ksm.machine.pages_shared),
-        figure::total(ksm.machine.pages_sharing),
-    ));
+    pen.cut(
+        &format!(
+            "  {state}; {} saved{profit}; {} pages stand in for {} more",
+            size(saved),
+            figure::total(ksm.machine.pages_shared),
+            figure::total(ksm.machine.pages_sharing),
+        ),
+        Ink::Plain,
+    );
     for user in &ksm.processes.top {
-        pen.line(&format!(
-            "  {} (pid {})  {} merged",
-            user.comm,
-            user.pid,
-            size(user.merged)
-        ));
+        pen.cut(
+            &format!(
+                "  {} (pid {})  {} merged",
+                user.comm,
+                user.pid,
+                size(user.merged)
+            ),
+            Ink::Plain,
+        );
     }
 }
 

@@ -77,6 +77,12 @@ impl Pen {
         self.text.push('\n');
     }
 
+    /// A line that loses its end where it is too long.
+    pub(super) fn cut(&mut self, line: &str, ink: Ink) {
+        let line = self.paint(&figure::cut(line.trim_end(), self.width), ink);
+        self.line(&line);
+    }
+
     pub(super) fn blank(&mut self) {
         if !self.text.is_empty() && !self.text.ends_with("\n\n") {
             self.text.push('\n');

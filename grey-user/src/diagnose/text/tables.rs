@@ -16,9 +16,19 @@ fn table(
     pen: &mut Pen,
     title: &str,
     longest: usize,
-    columns: &[Column],
+    columns: &[&'static str],
     rows: &[(String, Vec<(String, Ink)>)],
 ) {
+    // As narrow as the cells allow, for the sake of the names.
+    let columns: Vec<Column> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let cells = rows.iter().filter_map(|(_, cells)| cells.get(at));
+            let widest = cells.map(|(cell, _)| figure::width(cell)).max();
+            (*name, widest.unwrap_or(0).max(figure::width(name)))
+        })
+        .collect();
     let figures: usize = columns.iter().map(|(_, width)| width + 1).sum();
     let room = pen.width().saturating_sub(2 + figures).max(12);
     let wide = rows
@@ -30,7 +40,7 @@ fn table(
         .min(longest)
         .min(room);
     let mut line = format!("  {}", pen.cell(title, wide, Side::Left, Ink::Dim));
-    for (name, width) in columns {
+    for (name, width) in &columns {
         line.push(' ');
         line.push_str(&pen.cell(name, *width, Side::Right, Ink::Dim));
     }
@@ -74,24 +84,24 @@ pub(super) fn cgroups(pen: &mut Pen, report: &Report) {
         return;
     }
     let narrow = pen.width() < 90;
-    let mut columns: Vec<Column> = Vec::new();
+    let mut columns: Vec<&'static str> = Vec::new();
     if files {
-        columns.push(("CURRENT", 7));
+        columns.push("CURRENT");
     }
-    columns.push(("ANON", 6));
+    columns.push("ANON");
     if files {
-        columns.push(("FILE", 6));
+        columns.push("FILE");
     }
-    columns.push(("SWAP", 6));
+    columns.push("SWAP");
     if files {
-        columns.extend([("LIMIT", 6), ("USED", 5)]);
+        columns.extend(["LIMIT", "USED"]);
     }
     if !narrow {
-        columns.extend([("PSI10", 6), ("PSI60", 6)]);
+        columns.extend(["PSI10", "PSI60"]);
         if files {
-            columns.push(("EVENTS", 18));
+            columns.push("EVENTS");
         } else {
-            columns.push(("PROCS", 6));
+            columns.push("PROCS");
         }
     }
     let rows: Vec<_> = cgroups
@@ -201,13 +211,11 @@ pub(super) fn processes(pen: &mut Pen, report: &Report) {
         return;
     }
     let narrow = pen.width() < 90;
-    let mut columns: Vec<Column> = vec![("RSS", 6), ("PSS", 6), ("USS", 6), ("SWAP", 6)];
+    let mut columns: Vec<&'static str> = vec!["RSS", "PSS", "USS", "SWAP"];
     if !narrow {
-        columns.extend([("VIRTUAL", 7), ("HUGE", 5)]);
+        columns.extend(["VIRTUAL", "HUGE"]);
     }
-    let room = pen
-        .width()
-        .saturating_sub(2 + columns.iter().map(|(_, width)| width + 1).sum::<usize>());
+    let room = pen.width().saturating_sub(2 + 7 * columns.len());
     let rows: Vec<_> = processes
         .top
         .iter()
@@ -216,14 +224,14 @@ pub(super) fn processes(pen: &mut Pen, report: &Report) {
     table(pen, "PROCESS", 80, &columns, &rows);
     if processes.denied > 0 {
         let text = format!(
-            "  – : {} without the right to read smaps_rollup (CAP_SYS_PTRACE); RSS and swap are those of /proc/PID/status",
+            "  –: {} not readable (smaps_rollup needs CAP_SYS_PTRACE); RSS and swap from /proc/PID/status",
             processes.denied
         );
         let text = figure::cut(&text, pen.width()).into_owned();
         pen.line(&pen.paint(&text, Ink::Dim));
     }
     if processes.late > 0 {
-        let text = format!("  – : {} not read in time", processes.late);
+        let text = format!("  –: {} not read in time", processes.late);
         pen.line(&pen.paint(&text, Ink::Warning));
     }
     if processes.incomplete {
