@@ -14,8 +14,14 @@ const LEAST_Z: f64 = 3.09;
 const DAY_RISE_S: f64 = 14.0 * 3600.0;
 /// A spike of some seconds is none yet; what hits its limit within two minutes is confirmed within half a minute.
 const AT_ONCE_S: f64 = 21.0;
+/// Where there is more time, a spike may take this long.
+const SPIKE_S: f64 = 65.0;
 /// Share of the time to its limit that a climb from a settled level must have lasted.
-const SETTLED: f64 = 0.122;
+const SETTLED: f64 = 0.1;
+/// Longer than a collector waits, so that an even climb of this length is not its first tooth.
+const LONG_TOOTH_S: f64 = 3.3 * 3600.0;
+/// A climb whose later part is slower than this share of its mean slows down.
+const EVEN: f64 = 0.88;
 /// A single step that makes up more than this of the growth is no climb.
 const LARGEST_STEP: f64 = 0.3;
 /// Floors that a verdict rests on.
@@ -36,10 +42,14 @@ pub(super) struct Around {
     pub(super) origin: (i64, f64),
     /// Seconds before that in which the level kept still.
     pub(super) still: f64,
-    /// Highest level before the growth began.
+    /// Highest level before the growth began; unknown where floors see through teeth and never reach their peaks.
     pub(super) peak_before: Option<f64>,
+    /// Whether a climb from the first moment into a near limit is to be told at once: so with anonymous memory.
+    pub(super) urgent_birth: bool,
     /// Part of the growth that the cgroup's children account for.
     pub(super) children: f64,
+    /// Processes when the climb began, and now.
+    pub(super) processes: Option<(u64, u64)>,
     /// Levels a day ago were flat: nothing comes and goes with the hours here.
     pub(super) flat_day: bool,
 }
@@ -59,7 +69,7 @@ pub(super) struct Assessment {
 /// Bytes of growth that matter with this much room at the begin.
 pub(super) fn least_growth(room: Option<f64>) -> f64 {
     match room {
-        Some(room) => (room / 6.0).clamp(4.0 * MIB, LEAST_GROWTH),
+        Some(room) => (room / 10.0).clamp(4.0 * MIB, LEAST_GROWTH),
         None => LEAST_GROWTH,
     }
 }
@@ -69,7 +79,13 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let growth = trend.growth();
     let rate = trend.slope.median.max(1e-9);
     // The climb may have begun before the floors that are looked at here.
-    let (origin, base) = around.origin;
+    let (mut origin, mut base) = around.origin;
+    let even = (trend.to - base) / ((trend.end - origin).max(1) as f64 / 1e6);
+    let slowing = trend.slowing || rate < EVEN * even;
+    if rate < EVEN * even {
+        // It was faster before: what this segment shows by itself counts.
+        (origin, base) = (trend.onset, trend.from);
+    }
     let climb = (trend.to - base).max(growth);
     let seconds = (trend.end - origin).max(trend.end - trend.onset) as f64 / 1e6;
     // Room when it began.
@@ -80,7 +96,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let least = least_growth(Some(room));
     let taken = (climb / room).clamp(0.0, 1.0);
     let whole = room / rate;
-    let share = share(trend, around, whole);
+    let share = share(trend, around, whole, slowing);
     let daily = daily(trend, around, whole) && taken < 0.8;
     // The share of the room that a climb takes is the share of its time, if it is even.
     let lasted = if daily {
@@ -88,7 +104,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     } else {
         (taken / share).max(seconds / DAY_RISE_S)
     }
-    .min(seconds / AT_ONCE_S.min((0.75 * whole).max(8.0)));
+    .min(seconds / at_once(whole));
     let needed = if lasted > 0.0 { seconds / lasted } else { whole };
     let mut out = Assessment {
         state: State::Normal,
@@ -97,19 +113,21 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         needed,
         taken,
     };
-    // Highs it has reached before are its own coming and going. Floors of a saw-tooth that every bucket sees through
-    // never reach its peaks, so there the floors speak for themselves.
+    // Highs it has reached before are its own coming and going.
     let territory = match around.peak_before {
-        Some(peak) if !trend.resolved => ((trend.to - peak) / growth).clamp(0.0, 1.0),
+        Some(peak) => ((trend.to - peak) / growth).clamp(0.0, 1.0),
         _ => 1.0,
     };
     let new_ground = territory >= NEW_GROUND;
-    let by_processes = processes_explain(trend);
+    let by_processes = processes_explain(trend, around);
     let by_load = trend.load.unwrap_or(0.0);
     let significant = trend.slope.z >= LEAST_Z && trend.slope.low > 0.0 && trend.slope.tau >= 0.6;
     // What has slowed down once is likely to do so again.
-    let steady = trend.second_half / if trend.slowing { 0.88 } else { STEADY };
-    let smooth = trend.largest_step <= LARGEST_STEP && trend.floors >= LEAST_FLOORS;
+    let steady = trend.second_half / if slowing || share >= 0.3 { EVEN } else { STEADY };
+    let steps = if whole < 1200.0 { 6.5 } else { 4.5 };
+    let smooth = trend.largest_step <= LARGEST_STEP
+        && trend.floors >= LEAST_FLOORS
+        && trend.spread >= steps;
     out.confidence = [
         lasted.min(1.0),
         (growth / least).min(1.0),
@@ -121,6 +139,9 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     .into_iter()
     .product::<f64>()
     .clamp(0.0, 1.0);
+    if std::env::var_os("DBG").is_some() && lasted > 0.4 {
+        eprintln!("lvl {} from {:.0} to {:.0} base {:.0} sec {:.0} share {share:.2} taken {taken:.2} whole {whole:.0} still {:.0} lasted {lasted:.2} daily {daily} load {:?} steady_load {} teeth {} spread {:.1} slowing {slowing} terr {territory:.2} procs {:?} {:.2} flatday {} z {:.1} second {:.2} step {:.2} n {}", trend.level, trend.from/1048576., trend.to/1048576., base/1048576., seconds, around.still, trend.load, trend.steady_load, trend.teeth/1048576., trend.spread, trend.processes, by_processes, around.flat_day, trend.slope.z, trend.second_half, trend.largest_step, trend.floors);
+    }
     if around.children >= 0.6 || growth < least / 2.0 || !new_ground || trend.slope.tau < 0.5 {
         return out;
     }
@@ -156,42 +177,62 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
 
 /// The share of its room that a climb must have taken: evidence scales with what is at stake, and more of it is needed
 /// where what is not a leak looks the same.
-fn share(trend: &Trend, around: &Around, whole: f64) -> f64 {
+fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool) -> f64 {
     let (origin, base) = around.origin;
     let climb = (trend.end - origin) as f64 / 1e6;
     // How long the level must have been settled before, to count as settled: half of what the climb has to last.
-    let young = around.still < (SETTLED / 2.0 * whole).clamp(8.0, 0.5 * DAY_RISE_S);
+    let young = around.still < (SETTLED / 2.0 * whole).clamp(8.0, 0.5 * DAY_RISE_S).max(0.3 * climb);
     let before = (origin - around.first) as f64 / 1e6;
     // Memory that has grown since the very begin and made up most of what there is: a start, or a leak from the first
     // moment. Where the limit is far away time will tell; where it is near, there is none to lose.
     let birth = young && before <= (0.15 * climb).max(3.0) && base < 0.15 * trend.to;
-    if birth && whole <= 180.0 {
+    if birth && around.urgent_birth && whole <= 180.0 {
         0.17
-    } else if young || trend.slowing {
+    } else if slowing || (young && climb < LONG_TOOTH_S) {
         // Nothing is known of how it was before: the first tooth of a saw-tooth, a cache that fills, a warm-up.
         0.8
+    } else if young {
+        0.3
     } else {
         // A settled level that began to climb. Minutes from its limit it may still be a job that loads its data.
         let near = ((1200.0 - whole) / 900.0).clamp(0.0, 1.0);
-        SETTLED + 0.08 * near
+        // Many times as large as it was is a store being filled, or a leak.
+        let filling = if trend.to > 4.0 * base { 0.03 } else { 0.0 };
+        SETTLED + filling + 0.08 * near
     }
 }
 
-/// Whether this may be the rise of a day's course: never steeper than 2π/24 h of the level at its middle. It does not
+/// Seconds that any climb must have lasted.
+fn at_once(whole: f64) -> f64 {
+    if whole <= 130.0 {
+        AT_ONCE_S.min((0.75 * whole).max(8.0))
+    } else {
+        SPIKE_S
+    }
+}
+
+/// Whether this may be the rise of a day's course: an even one is never steeper than 2π/24 h of the level at its middle,
+/// office hours begin two or three times as fast. It does not
 /// matter to a climb that reaches its limit before the course could turn.
 fn daily(trend: &Trend, around: &Around, whole: f64) -> bool {
     let hourly = trend.slope.median * 3600.0 / trend.to.max(1.0);
-    hourly < 0.26 && whole > 2.0 * 3600.0 && !trend.steady_load && !around.flat_day
+    hourly < 0.6 && whole > 2.0 * 3600.0 && !trend.steady_load && !around.flat_day
 }
 
 /// Part of the growth that more processes of the same size account for.
-fn processes_explain(trend: &Trend) -> f64 {
-    let Some([begin, end]) = trend.processes else {
-        return 0.0;
+fn processes_explain(trend: &Trend, around: &Around) -> f64 {
+    let share = |begin: u64, end: u64, from: f64| {
+        if begin == 0 || end <= begin {
+            return 0.0;
+        }
+        let expected = from / begin as f64 * (end - begin) as f64;
+        (expected / (trend.to - from).max(1.0)).clamp(0.0, 1.0)
     };
-    if begin == 0 || end <= begin {
-        return 0.0;
-    }
-    let expected = trend.from / begin as f64 * (end - begin) as f64;
-    (expected / trend.growth()).clamp(0.0, 1.0)
+    let here = trend
+        .processes
+        .map_or(0.0, |[begin, end]| share(begin, end, trend.from));
+    let climb = around
+        .processes
+        .map_or(0.0, |(begin, end)| share(begin, end, around.origin.1));
+    here.max(climb)
 }

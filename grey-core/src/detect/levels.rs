@@ -1,5 +1,7 @@
 //! Floors of one series at several bucket sizes, from a second to an hour, in fixed memory.
 
+use super::trend::Trend;
+
 /// Width of a bucket and buckets kept, by level: one minute, five minutes, half an hour, three hours, a day, three days.
 pub(super) const LEVELS: [(i64, usize); 6] = [
     (1_000_000, 60),
@@ -262,47 +264,46 @@ impl Levels {
         peak.is_finite().then_some(f64::from(peak))
     }
 
-    /// Where a climb that stood at `from` at `onset` (µs) and stands at `to` now really began, and how long (seconds) the
-    /// level kept near there before. A climb may be older than what one level remembers.
-    pub(super) fn origin(&self, onset: i64, from: f64, to: f64, first: i64) -> ((i64, f64), f64) {
+    /// Where a climb that a trend sees a part of really began (µs, bytes), and how long (seconds) the level kept near there
+    /// before. A climb may be older than what one level remembers. `teeth` are the ups and downs within each bucket that
+    /// the floors see through, 0 if there are none.
+    pub(super) fn origin(&self, onset: i64, trend: &Trend, teeth: f64, first: i64) -> ((i64, f64), f64) {
+        let (from, to) = (trend.from, trend.to);
         let before = |until: i64| {
-            LEVELS
-                .iter()
-                .enumerate()
-                .flat_map(move |(level, (width, _))| {
-                    self.closed(level)
-                        .map(move |(middle, bucket)| (middle + width / 2, f64::from(bucket.floor)))
-                        .filter(move |(end, _)| *end <= until)
-                })
+            (0..LEVELS.len()).flat_map(move |level| {
+                let half = LEVELS[level].0 / 2;
+                self.closed(level)
+                    .map(move |(middle, bucket)| {
+                        (middle + half, half, f64::from(bucket.floor), f64::from(bucket.peak))
+                    })
+                    .filter(move |(end, ..)| *end <= until)
+            })
         };
         let lowest = before(onset)
-            .map(|(_, floor)| floor)
+            .map(|(_, _, floor, _)| floor)
             .fold(f64::INFINITY, f64::min);
         let mut origin = (onset, from);
-        if lowest < from - 0.15 * (to - from) {
-            let near = lowest + 0.1 * (to - lowest);
+        if lowest < from - 0.1 * (to - from) {
+            let near = lowest + 0.06 * (to - lowest);
+            let high = lowest + 0.2 * (to - lowest) + teeth;
             let begin = before(onset)
-                .filter(|(_, floor)| *floor <= near)
-                .map(|(end, _)| end)
+                .filter(|(_, _, floor, _)| *floor <= near)
+                // A wide bucket that was left upwards says only that it was low at its begin.
+                .map(|(end, half, _, peak)| if peak > high { end - 2 * half } else { end })
                 .max();
             if let Some(begin) = begin {
                 origin = (begin, lowest);
             }
         }
         let height = to - origin.1;
-        // Since when it has been within a quarter of the climb around its origin.
+        // Since when it has been within an eighth of the climb around its origin, with its peaks.
         let moved = before(origin.0)
-            .filter(|(_, floor)| (floor - origin.1).abs() > 0.25 * height)
-            .map(|(end, _)| end)
+            .filter(|(_, _, floor, peak)| {
+                (floor - origin.1).abs() > 0.125 * height || peak - origin.1 > 0.2 * height + teeth
+            })
+            .map(|(end, ..)| end)
             .max()
-            .unwrap_or_else(|| {
-                before(origin.0)
-                    .map(|(end, _)| end)
-                    .min()
-                    .unwrap_or(origin.0)
-                    .min(origin.0)
-                    .max(first)
-            });
+            .unwrap_or_else(|| first.min(origin.0));
         (origin, (origin.0 - moved) as f64 / 1e6)
     }
 
@@ -318,6 +319,15 @@ impl Levels {
             }
         }
         None
+    }
+
+    /// Processes at or after `at` (µs), as early as they are remembered.
+    pub(super) fn processes_at(&self, at: i64) -> Option<u64> {
+        (0..LEVELS.len())
+            .flat_map(|level| self.closed(level).map(move |(middle, bucket)| (middle + LEVELS[level].0 / 2, bucket)))
+            .filter(|(end, bucket)| *end >= at && bucket.processes.is_finite())
+            .min_by_key(|(end, _)| *end)
+            .map(|(_, bucket)| bucket.processes as u64)
     }
 
     /// Closed buckets of every level for the state file: level, index, bucket.

@@ -87,7 +87,8 @@ pub(super) fn analyse(levels: &Levels, least: f64, scratch: &mut Scratch) -> Opt
         },
         largest_step: step,
         // Compared hour by hour, the day's peaks are no obstacle.
-        resolved: true,
+        teeth: f64::INFINITY,
+        spread: n as f64,
         slowing: false,
         load: None,
         // The day's course is taken out already.

@@ -204,7 +204,7 @@ impl Series {
         }
         for level in 0..LEVELS.len() {
             if mask & (1 << level) != 0 {
-                active.look(level, first, now, context, bench);
+                active.look(level, first, memory, now, context, bench);
             }
         }
         active.step(now, memory)
@@ -314,6 +314,7 @@ impl Active {
         &mut self,
         level: usize,
         first: i64,
+        memory: Memory,
         now: i64,
         context: &Context<'_>,
         bench: &mut Bench,
@@ -330,15 +331,23 @@ impl Active {
             .flatten();
         for trend in trend.into_iter().chain(seasonal) {
             let onset = trend.onset - LEVELS[level].0 / 2;
-            let (origin, still) = self.levels.origin(onset, trend.from, trend.to, first);
+            let peak_before = self.levels.peak_before(onset);
+            // Teeth count as such only where they are what reached the earlier peaks.
+            let teeth = match peak_before {
+                Some(peak) if trend.teeth >= 0.6 * (peak - trend.from) => trend.teeth,
+                _ => 0.0,
+            };
+            let (origin, still) = self.levels.origin(onset, &trend, teeth, first);
             let around = Around {
                 room: context.room,
                 first,
                 origin,
                 still,
-                peak_before: self.levels.peak_before(onset),
+                urgent_birth: memory == Memory::Anon,
+                peak_before: if teeth > 0.0 { None } else { peak_before },
                 children: (context.children)(onset, trend.growth()),
                 flat_day: season::flat_day(&self.levels, trend.onset, trend.growth()),
+                processes: self.levels.processes_at(origin.0).zip(trend.processes.map(|[_, end]| end)),
             };
             let said = assess::assess(&trend, &around);
             let judged = Judged {

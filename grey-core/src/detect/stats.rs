@@ -169,8 +169,8 @@ fn hamed_rao(t: &[f64], y: &[f64], n: usize, slope: f64, scratch: &mut Scratch) 
     (1.0 + 2.0 / (count * (count - 1.0) * (count - 2.0)) * sum).max(1.0)
 }
 
-/// Correlation of two rows where both are known; `None` below 8 pairs or without spread.
-pub(super) fn correlation(a: &[f64], b: &[f64]) -> Option<(f64, f64, f64)> {
+/// Correlation of two rows where both are known, and the slope of `b` on `a`; `None` below 8 pairs or without spread.
+pub(super) fn correlation(a: &[f64], b: &[f64]) -> Option<(f64, f64)> {
     let known = || {
         a.iter()
             .zip(b)
@@ -192,12 +192,7 @@ pub(super) fn correlation(a: &[f64], b: &[f64]) -> Option<(f64, f64, f64)> {
     if aa <= 0.0 || bb <= 0.0 {
         return None;
     }
-    // r, the slope of b on a, and the coefficient of variation of a.
-    Some((
-        ab / (aa * bb).sqrt(),
-        ab / aa,
-        (aa / count).sqrt() / mean_a.abs().max(1e-9),
-    ))
+    Some((ab / (aa * bb).sqrt(), ab / aa))
 }
 
 /// Probability that a standard normal value is at most `z` (Abramowitz and Stegun 26.2.17, error below 1e-7).

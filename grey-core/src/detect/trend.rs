@@ -27,8 +27,11 @@ pub(super) struct Trend {
     pub(super) second_half: f64,
     /// Share of the growth in the largest single step between floors.
     pub(super) largest_step: f64,
-    /// The level goes up and down within each bucket by far more than it grows: the floors see through it.
-    pub(super) resolved: bool,
+    /// What the level goes up and down within each bucket, where that is far more than it grows: the floors see through
+    /// teeth of this size. Else 0.
+    pub(super) teeth: f64,
+    /// Steps that the growth is spread over: (Σd)²/Σd².
+    pub(super) spread: f64,
     /// Growth before this segment was faster: it has been cut off.
     pub(super) slowing: bool,
     /// How much of the growth follows the page-fault rate, where that is known; and whether that rate is steady.
@@ -202,7 +205,8 @@ fn segment(
             .map(|pair| pair[1] - pair[0])
             .fold(0.0, f64::max)
             / growth,
-        resolved,
+        teeth: if resolved { swing } else { 0.0 },
+        spread: spread(y),
         slowing,
         load,
         steady_load,
@@ -239,6 +243,17 @@ fn second_half(t: &[f64], y: &[f64], scratch: &mut Scratch) -> f64 {
     (second / first).clamp(0.0, 10.0)
 }
 
+/// Number of equal steps that would be spread like these: (Σd)²/Σd² over the steps upwards.
+fn spread(y: &[f64]) -> f64 {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for pair in y.windows(2) {
+        let step = (pair[1] - pair[0]).max(0.0);
+        sum += step;
+        squares += step * step;
+    }
+    if squares > 0.0 { sum * sum / squares } else { 0.0 }
+}
+
 /// How much of the growth goes with the fault rate, and whether that rate is steady.
 fn load(activity: &[f64], y: &[f64], growth: f64) -> (Option<f64>, bool) {
     let known: Vec<f64> = activity
@@ -250,7 +265,7 @@ fn load(activity: &[f64], y: &[f64], growth: f64) -> (Option<f64>, bool) {
         return (None, false);
     }
     let mean = known.iter().sum::<f64>() / known.len() as f64;
-    let Some((r, slope, variation)) = stats::correlation(activity, y) else {
+    let Some((r, slope)) = stats::correlation(activity, y) else {
         // No spread at all.
         return (Some(0.0), true);
     };
@@ -262,9 +277,7 @@ fn load(activity: &[f64], y: &[f64], growth: f64) -> (Option<f64>, bool) {
     } else {
         0.0
     };
-    // Steady means that the rate changed by far less than the memory, in proportion.
-    let from = y.first().copied().unwrap_or(0.0).max(1.0);
-    let change = (end - begin).abs() / mean.max(1e-9);
-    let steady = mean < 2.0 || (variation < 0.6 && change + 0.05 < 0.5 * growth / from);
+    // Where next to nothing is done, nothing is done for somebody. Any other rate may hide one that matters.
+    let steady = mean < 2.0;
     (Some(explained), steady)
 }

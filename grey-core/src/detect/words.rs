@@ -68,7 +68,7 @@ pub(super) fn reason(memory: Memory, change: &Change) -> String {
     );
     match change.cause {
         Cause::Leak => {
-            text.push_str(if trend.resolved {
+            text.push_str(if trend.teeth > 0.0 {
                 ", seen through its ups and downs"
             } else {
                 ", without falling back"
