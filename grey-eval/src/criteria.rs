@@ -87,7 +87,7 @@ pub fn check(results: &Results) -> Vec<Criterion> {
             median.map_or("none found".to_owned(), |median| format!("{median:.0} s")),
         );
     }
-    if results.baselines {
+    if !results.others.is_empty() {
         let (worse, better) = against(results);
         add(
             "above every baseline on every class (equal only where both are perfect)",
@@ -147,8 +147,8 @@ fn against(results: &Results) -> (Vec<String>, usize) {
     let mut comparisons = 0;
     for class in results.classes() {
         let ours = results.merit(&results.ours, class);
-        for (index, name) in crate::baseline::NAMES.iter().enumerate() {
-            let theirs = results.merit(&results.others[index], class);
+        for (name, outcomes) in &results.others {
+            let theirs = results.merit(outcomes, class);
             let (Some(ours), Some(theirs)) = (ours, theirs) else {
                 continue;
             };

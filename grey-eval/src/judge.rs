@@ -1,7 +1,10 @@
 //! What is scored: a judge takes the samples of a trace and says when it raises an alarm. grey-ebpf's detector is one.
 
+use std::collections::HashMap;
+
 use grey_core::detect::{Detector, Finding, Point};
 use grey_core::event::{Cause, State, Verdict};
+use grey_core::time::Timestamp;
 
 use crate::trace::Trace;
 
@@ -63,47 +66,95 @@ impl Bell {
     }
 }
 
+/// Hears what the detector says and keeps what concerns one cgroup.
+#[derive(Debug)]
+pub struct Listener<'a> {
+    judged: &'a str,
+    bell: Bell,
+    /// Alarms of the others count where nothing leaks.
+    others: Option<HashMap<String, Bell>>,
+    said: Said,
+}
+
+impl<'a> Listener<'a> {
+    /// Listens for the cgroup at this path; `others`: an alarm of any other cgroup counts as a false one.
+    #[must_use]
+    pub fn new(judged: &'a str, others: bool) -> Listener<'a> {
+        Listener {
+            judged,
+            bell: Bell::default(),
+            others: others.then(HashMap::new),
+            said: Said::default(),
+        }
+    }
+
+    /// Takes in a finding.
+    pub fn hear(&mut self, finding: Finding) {
+        let Finding {
+            ts,
+            cgroup,
+            verdict,
+        } = finding;
+        let leak = verdict.state == State::Confirmed && verdict.cause == Cause::Leak;
+        if cgroup.path != self.judged {
+            if let Some(others) = &mut self.others {
+                let before = self.said.alarms.len();
+                others
+                    .entry(cgroup.path)
+                    .or_default()
+                    .ring(leak, ts.0, &mut self.said);
+                self.said.elsewhere += (self.said.alarms.len() - before) as u64;
+            }
+            return;
+        }
+        self.bell.ring(leak, ts.0, &mut self.said);
+        let highest = self.said.cause.map_or(0, |(state, _)| rank(state));
+        if rank(verdict.state) > 0 && rank(verdict.state) >= highest {
+            self.said.cause = Some((verdict.state, verdict.cause));
+        }
+        self.said.verdicts.push((ts.0, verdict));
+    }
+
+    /// What was said.
+    #[must_use]
+    pub fn said(self) -> Said {
+        self.said
+    }
+}
+
 /// Runs grey-ebpf's detector over a trace: all its cgroups, as in a live run.
 #[must_use]
 pub fn ours(trace: &Trace) -> Said {
     let mut detector = Detector::new();
-    let mut said = Said::default();
     let mut found: Vec<Finding> = Vec::new();
-    let judged = &trace.cgroups[0].path;
-    let mut bells = vec![Bell::default(); trace.cgroups.len()];
+    let mut listener = Listener::new(&trace.cgroups[0].path, !trace.truth.leak);
     let mut cgroups = trace.cgroups.clone();
     for (index, point) in &trace.points {
         let cgroup = &mut cgroups[usize::from(*index)];
         // It may have been made anew.
         cgroup.id = point.id;
         detector.sample(cgroup, point, &mut found);
-        for finding in found.drain(..) {
-            let verdict = finding.verdict;
-            let own = finding.cgroup.path == *judged;
-            let at = finding.ts.0;
-            let place = cgroups
-                .iter()
-                .position(|cgroup| cgroup.path == finding.cgroup.path);
-            if let Some(place) = place.filter(|_| own || !trace.truth.leak) {
-                let before = said.alarms.len();
-                let leak = verdict.state == State::Confirmed && verdict.cause == Cause::Leak;
-                bells[place].ring(leak, at, &mut said);
-                said.elsewhere += if own {
-                    0
-                } else {
-                    (said.alarms.len() - before) as u64
-                };
-            }
-            if own {
-                let highest = said.cause.map_or(0, |(state, _)| rank(state));
-                if rank(verdict.state) > 0 && rank(verdict.state) >= highest {
-                    said.cause = Some((verdict.state, verdict.cause));
-                }
-                said.verdicts.push((at, verdict));
-            }
-        }
+        found.drain(..).for_each(|finding| listener.hear(finding));
     }
-    said
+    listener.said()
+}
+
+/// Alarms that somebody else's detector raised, as begins alone.
+#[must_use]
+pub fn given(alarms: &[Timestamp]) -> Said {
+    let mut alarms: Vec<i64> = alarms.iter().map(|at| at.0).collect();
+    alarms.sort_unstable();
+    let counted = alarms
+        .iter()
+        .enumerate()
+        .filter(|&(index, &at)| index == 0 || at - alarms[index - 1] > SAME_US)
+        .map(|(_, &at)| at)
+        .collect();
+    Said {
+        alarms,
+        counted,
+        ..Said::default()
+    }
 }
 
 /// Runs another judge over the judged cgroup of a trace.

@@ -3,9 +3,12 @@
 
 pub mod baseline;
 mod cli;
+mod cost;
 mod criteria;
+pub mod export;
 pub mod generate;
 pub mod judge;
+pub mod recorded;
 pub mod report;
 pub mod rng;
 pub mod score;
@@ -13,3 +16,6 @@ pub mod stats;
 pub mod trace;
 
 pub use cli::run;
+
+#[cfg(test)]
+mod tests;

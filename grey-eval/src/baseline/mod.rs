@@ -30,9 +30,6 @@ pub fn all() -> Vec<Box<dyn Judge>> {
     ]
 }
 
-/// Their names, in that order.
-pub const NAMES: [&str; 4] = ["coroot", "precog", "mann-kendall", "ols"];
-
 /// The limit or, where the cgroup has none, nothing: none of these rules looks at the machine.
 pub(crate) fn limit(point: &Point) -> Option<f64> {
     point.max.bytes().map(|bytes| bytes as f64)

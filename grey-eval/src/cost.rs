@@ -1,0 +1,115 @@
+//! What detection costs: samples a second on one core, and bytes of heap a tracked series.
+
+use std::sync::Arc;
+
+use grey_core::detect::{Detector, Point};
+use grey_core::event::Cgroup;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::generate::{CLASSES, Seeds, generate};
+use crate::stats::quantile;
+
+const ROUNDS: usize = 5;
+/// Traces of each class, and samples of each trace at most.
+const TRACES: u64 = 2;
+const LONGEST: usize = 12_000;
+
+/// Speed and size.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cost {
+    /// Series fed, all of them tracked.
+    pub series: usize,
+    /// Samples of a round.
+    pub samples: usize,
+    /// Samples a second: median of the rounds, slowest, fastest.
+    pub per_second: [f64; 3],
+    /// Bytes of heap a series: median of the rounds, least, most.
+    pub bytes: [f64; 3],
+}
+
+/// Processor time of this thread: what others do on the machine is not in it.
+fn busy_s() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Measures with `held`, which tells the bytes of heap in use.
+#[must_use]
+pub fn measure(held: fn() -> usize) -> Cost {
+    let mut cgroups: Vec<Cgroup> = Vec::new();
+    let mut longest = 0;
+    let mut traces: Vec<(usize, Vec<Point>)> = Vec::new();
+    for class in CLASSES {
+        for seed in Seeds::Tune.of(TRACES) {
+            let trace = generate(class, seed);
+            let own = cgroups.len();
+            let mut cgroup = trace.cgroups[0].clone();
+            cgroup.path = format!("/bench.slice/{}-{seed}", class.name);
+            cgroups.push(cgroup);
+            let points: Vec<Point> = trace
+                .points
+                .iter()
+                .filter(|(index, _)| *index == 0)
+                .map(|(_, point)| *point)
+                .take(LONGEST)
+                .collect();
+            longest = longest.max(points.len());
+            traces.push((own, points));
+        }
+    }
+    // As live: one sample of each cgroup, then the next of each.
+    let order: Arc<[(usize, Point)]> = (0..longest)
+        .flat_map(|index| {
+            traces
+                .iter()
+                .filter_map(move |(own, points)| Some((*own, *points.get(index)?)))
+        })
+        .collect();
+    drop(traces);
+    let (mut speeds, mut sizes) = (Vec::new(), Vec::new());
+    let mut series = 0;
+    for _ in 0..ROUNDS {
+        let before = held();
+        let mut detector = Detector::new();
+        let mut found = Vec::new();
+        let begun = busy_s();
+        for (own, point) in order.iter() {
+            detector.sample(&cgroups[*own], point, &mut found);
+            found.clear();
+        }
+        speeds.push(order.len() as f64 / (busy_s() - begun));
+        drop(found);
+        series = detector.len();
+        sizes.push((held() - before) as f64 / cgroups.len() as f64);
+    }
+    let of = |values: &mut [f64]| [0.5, 0.0, 1.0].map(|q| quantile(values, q).unwrap_or(0.0));
+    Cost {
+        series,
+        samples: order.len(),
+        per_second: of(&mut speeds),
+        bytes: of(&mut sizes),
+    }
+}
+
+/// Both figures against what they must be, and whether they are.
+#[must_use]
+pub fn text(cost: &Cost) -> (String, bool) {
+    let fast = cost.per_second[0] >= 2e6;
+    let small = cost.bytes[0] <= 8192.0;
+    let mark = |pass| if pass { "PASS" } else { "FAIL" };
+    let [median, least, most] = cost.per_second.map(|rate| rate / 1e6);
+    let text = format!(
+        "{} samples of {} series, {ROUNDS} rounds; median [least, most]\n  \
+         {}  >= 2 million samples/s on one core: {median:.2} million [{least:.2}, {most:.2}]\n  \
+         {}  <= 8 KiB of heap a tracked series: {:.0} bytes [{:.0}, {:.0}]\n",
+        cost.samples,
+        cost.series,
+        mark(fast),
+        mark(small),
+        cost.bytes[0],
+        cost.bytes[1],
+        cost.bytes[2],
+    );
+    (text, fast && small)
+}
