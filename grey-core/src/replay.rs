@@ -21,6 +21,9 @@ use line::Kind;
 use order::{Arrival, Order, Timed};
 use series::{Hosts, Item};
 
+/// A line is compared with so many of the same cgroup, instant and number: all of them, unless lines have no number.
+const LOOK_BACK: usize = 64;
+
 /// How a replay reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -151,7 +154,7 @@ impl Replay {
             self.stats.other += 1;
             return;
         }
-        let item = match self.hosts.item(&line, text) {
+        let item = match self.hosts.item(&line) {
             Ok(item) => item,
             Err(why) => return self.unusable(input, why),
         };
@@ -275,8 +278,13 @@ impl Replay {
         if self.turns.len() > 1 {
             self.turns.sort_unstable();
         }
-        for (_, _, index) in &self.turns {
-            let timed = &mut self.batch[*index as usize];
+        for place in 0..self.turns.len() {
+            let index = self.turns[place].2 as usize;
+            if self.repeated(place) {
+                self.stats.repeated += 1;
+                continue;
+            }
+            let timed = &mut self.batch[index];
             let findings = &mut self.findings;
             self.hosts
                 .take(timed.at, &mut timed.item, findings, &mut self.stats);
@@ -286,5 +294,17 @@ impl Replay {
             }
         }
         self.batch.clear();
+    }
+
+    /// Whether the item at this turn says again what one shortly before it said.
+    fn repeated(&self, place: usize) -> bool {
+        let (turn, seq, index) = self.turns[place];
+        let item = &self.batch[index as usize].item;
+        self.turns[..place]
+            .iter()
+            .rev()
+            .take(LOOK_BACK)
+            .take_while(|before| (before.0, before.1) == (turn, seq))
+            .any(|before| item.repeats(&self.batch[before.2 as usize].item))
     }
 }

@@ -57,6 +57,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next byte that is no white space; 0 at the end.
+    #[inline]
     pub(super) fn peek(&mut self) -> u8 {
         loop {
             match self.bytes.get(self.at) {
@@ -133,22 +134,23 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn string(&mut self) -> Result<Text<'a>, Fault> {
         let start = self.at + 1;
         let mut at = start;
         let mut escaped = false;
         loop {
+            at = plain_until(self.bytes, at);
             match self.bytes.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
                     at = self.escape(at)?;
                 }
-                Some(0..=0x1f) => {
+                Some(_) => {
                     self.at = at;
                     return self.fault("a control character in a string");
                 }
-                Some(_) => at += 1,
                 None => {
                     self.at = at;
                     return self.fault("it ends within a string");
@@ -258,9 +260,12 @@ impl<'a> Cursor<'a> {
             b'"' => {
                 self.string()?;
             }
+            b'0'..=b'9' => {
+                self.figure()?;
+            }
             b'{' => self.object(|cursor, _| cursor.skip().map(|_| ()))?,
             b'[' => self.array()?,
-            b'-' | b'0'..=b'9' => {
+            b'-' => {
                 self.number()?;
             }
             b't' => self.word("true")?,
@@ -295,6 +300,32 @@ impl<'a> Cursor<'a> {
             self.fault("no value")
         }
     }
+}
+
+/// Where a quote, a backslash or a control character comes, or the end. Eight bytes at a time: most of a line is names.
+#[inline]
+fn plain_until(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const TOPS: u64 = ONES << 7;
+    // The top bit of the first byte under `n` is set, and of none before it.
+    let less = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & TOPS;
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*word);
+        let quote = less(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = less(word ^ (ONES * u64::from(b'\\')), 1);
+        let found = quote | backslash | less(word, 0x20);
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while let Some(byte) = bytes.get(at) {
+        if matches!(byte, b'"' | b'\\' | 0..=0x1f) {
+            break;
+        }
+        at += 1;
+    }
+    at
 }
 
 #[cfg(test)]
@@ -399,6 +430,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_ends_a_plain_text_is_found_wherever_it_stands(bytes in proptest::collection::vec(any::<u8>(), 0..40), at in 0_usize..45) {
+            let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            let want = bytes.get(at..).map_or(at, |rest| at + rest.iter().position(special).unwrap_or(rest.len()));
+            prop_assert_eq!(plain_until(&bytes, at), want);
+        }
+
         /// serde_json takes one thing that this reader does not see through: half of a surrogate pair in an escape,
         /// which is an error there.
         #[test]

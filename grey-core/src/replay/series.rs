@@ -1,8 +1,6 @@
 //! Whose line it is: a detector for each host, each cgroup object of the lines kept once, repeats told from news.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::hash::{BuildHasher as _, Hasher as _};
 
 use foldhash::fast::RandomState;
 use serde::Deserialize;
@@ -28,23 +26,11 @@ pub(super) struct Item {
     what: What,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) enum What {
     Sample(Point),
-    /// With a fingerprint of its line.
-    Process(Box<Process>, Print),
-    Rare(Box<Body>, Print),
-}
-
-/// Tells one line from another.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Print(u64);
-
-impl fmt::Debug for Print {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Another one in each run.
-        f.write_str("_")
-    }
+    Process(Box<Process>),
+    Rare(Box<Body>),
 }
 
 /// Everything that is known of the hosts of a replay.
@@ -53,10 +39,6 @@ pub(super) struct Hosts {
     hosts: Vec<Host>,
     /// The line before this one was of this host.
     last: usize,
-    state: RandomState,
-    /// Lines other than samples of the instant that is being taken.
-    seen: HashSet<Print, RandomState>,
-    seen_at: i64,
     /// What the detectors were given, in words.
     #[cfg(test)]
     pub(super) given: Vec<String>,
@@ -79,12 +61,19 @@ struct Host {
 struct Known {
     cgroup: Cgroup,
     turn: u64,
-    last: Option<Point>,
+}
+
+impl Item {
+    /// Whether it says what another one of the same instant says.
+    pub(super) fn repeats(&self, other: &Item) -> bool {
+        (self.host, self.cgroup, self.seq) == (other.host, other.cgroup, other.seq)
+            && self.what == other.what
+    }
 }
 
 impl Hosts {
     /// What a line is for the detector.
-    pub(super) fn item(&mut self, line: &Line<'_>, text: &str) -> Result<Item, Why> {
+    pub(super) fn item(&mut self, line: &Line<'_>) -> Result<Item, Why> {
         let host = self.host(line.host)?;
         let known = &mut self.hosts[host];
         let boot = known.boot(line.boot_id)?;
@@ -94,17 +83,14 @@ impl Hosts {
                 id: known.cgroups[cgroup as usize].cgroup.id,
                 ..line.point
             }),
-            Kind::Process => What::Process(
-                Box::new(read("process", line.body)?),
-                self.fingerprint(text),
-            ),
+            Kind::Process => What::Process(Box::new(read("process", line.body)?)),
             Kind::Growth => {
                 let growth = read("growth", line.body)?;
-                What::Rare(Box::new(Body::Growth { growth }), self.fingerprint(text))
+                What::Rare(Box::new(Body::Growth { growth }))
             }
             Kind::Oom | Kind::Other => {
                 let oom = read("oom", line.body)?;
-                What::Rare(Box::new(Body::Oom { oom }), self.fingerprint(text))
+                What::Rare(Box::new(Body::Oom { oom }))
             }
         };
         Ok(Item {
@@ -114,12 +100,6 @@ impl Hosts {
             seq: line.seq,
             what,
         })
-    }
-
-    fn fingerprint(&self, text: &str) -> Print {
-        let mut hasher = self.state.build_hasher();
-        hasher.write(text.trim_ascii().as_bytes());
-        Print(hasher.finish())
     }
 
     fn host(&mut self, name: Option<Text<'_>>) -> Result<usize, Why> {
@@ -150,7 +130,7 @@ impl Hosts {
         self.hosts[item.host as usize].cgroups[item.cgroup as usize].turn
     }
 
-    /// Gives an item to its host's detector, unless it says again what was said.
+    /// Gives an item to its host's detector.
     pub(super) fn take(
         &mut self,
         at: i64,
@@ -158,66 +138,37 @@ impl Hosts {
         findings: &mut Vec<Finding>,
         stats: &mut Stats,
     ) {
-        let Hosts {
-            hosts,
-            seen,
-            seen_at,
-            ..
-        } = self;
-        if *seen_at != at {
-            seen.clear();
-            *seen_at = at;
-        }
-        let host = &mut hosts[item.host as usize];
-        let known = &mut host.cgroups[item.cgroup as usize];
+        let host = &mut self.hosts[item.host as usize];
+        let cgroup = &host.cgroups[item.cgroup as usize].cgroup;
         let ts = Timestamp(at);
         #[cfg(test)]
-        let taken = (
-            stats.repeated,
-            format!("{ts} {} {} {:?}", host.name, known.cgroup.path, item.what),
-        );
+        self.given.push(format!(
+            "{ts} {} {} {:?}",
+            host.name, cgroup.path, item.what
+        ));
         match &mut item.what {
             What::Sample(point) => {
-                if known.last == Some(*point) {
-                    stats.repeated += 1;
-                    return;
-                }
-                known.last = Some(*point);
                 stats.samples += 1;
-                host.detector.sample(&known.cgroup, point, findings);
+                host.detector.sample(cgroup, point, findings);
             }
-            What::Process(_, print) | What::Rare(_, print) if !seen.insert(*print) => {
-                stats.repeated += 1;
-            }
-            What::Process(process, _) => {
+            What::Process(process) => {
                 stats.processes += 1;
-                host.detector.process(&known.cgroup, process, ts, findings);
+                host.detector.process(cgroup, process, ts, findings);
             }
-            What::Rare(body, _) => {
+            What::Rare(body) => {
                 stats.events += 1;
-                // Any body will do in its place: an item is taken once.
-                let body = std::mem::replace(
-                    body.as_mut(),
-                    Body::Process {
-                        process: Process::default(),
-                    },
-                );
                 let event = Event {
                     schema: SCHEMA.to_owned(),
                     ts,
                     seq: item.seq,
                     host: host.name.clone(),
                     boot_id: host.boots[item.boot as usize].clone(),
-                    cgroup: Some(known.cgroup.clone()),
+                    cgroup: Some(cgroup.clone()),
                     lossy: false,
-                    body,
+                    body: (**body).clone(),
                 };
                 host.detector.observe(&event, findings);
             }
-        }
-        #[cfg(test)]
-        if taken.0 == stats.repeated {
-            self.given.push(taken.1);
         }
     }
 
@@ -293,7 +244,6 @@ impl Host {
         self.cgroups.push(Known {
             turn: turn(&self.name, &cgroup.path),
             cgroup,
-            last: None,
         });
         self.by_text.insert(text.into(), index);
         Ok(index)

@@ -133,7 +133,7 @@ fn wide() -> Options {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn a_sample_is_what_the_event_says(mut event in event(), sample in sample()) {
