@@ -17,6 +17,7 @@ mod native_growth;
 mod native_loss;
 mod native_schema;
 mod native_smoke;
+mod native_snapshot;
 mod protocol;
 mod runner;
 mod swap;
@@ -30,6 +31,7 @@ mod vm_loss;
 mod vm_oom;
 mod vm_reclaim;
 mod vm_smoke;
+mod vm_snapshot;
 mod workload;
 
 use std::process::ExitCode;
@@ -47,6 +49,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_loss::trials());
     trials.extend(native_exit::trials());
     trials.extend(native_attribution::trials());
+    trials.extend(native_snapshot::trials());
     trials
 }
 
@@ -63,6 +66,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_attribution::trials());
     trials.extend(vm_lifecycle::trials());
     trials.extend(vm_reclaim::trials());
+    trials.extend(vm_snapshot::trials());
     trials
 }
 

@@ -98,6 +98,7 @@ fn save(args: &SaveArgs) -> Result<Exit, Failure> {
         chosen: &args.cgroup,
         choice: &choice,
         detailed: args.processes as usize,
+        own_pid: std::process::id(),
     };
     let snapshot = take::take(&host, &fs, &wanted).map_err(|error| {
         Failure::unsupported(format!("{error}; is /proc mounted and readable?"))
@@ -122,15 +123,22 @@ fn saved(args: &SaveArgs, snapshot: &Snapshot) -> String {
     };
     let denied = match snapshot.processes.denied {
         0 => String::new(),
-        some => format!("; PSS and USS of {some} processes were refused, save as root for them"),
+        1 => "; PSS and USS of 1 process could not be read, save as root for it".to_owned(),
+        some => {
+            format!("; PSS and USS of {some} processes could not be read, save as root for them")
+        }
     };
     format!(
-        "{}: {} cgroups, {} processes{in_use}, in {}{denied}\n",
+        "{}: {}, {}{in_use}, in {}{denied}\n",
         args.file.display(),
-        snapshot.cgroups.len(),
-        snapshot.processes.list.len(),
+        counted(snapshot.cgroups.len(), "cgroup", "cgroups"),
+        counted(snapshot.processes.list.len(), "process", "processes"),
         format_duration_us(snapshot.took_us),
     )
+}
+
+fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// The filter; a cgroup that was named must exist, and a glob must match something.

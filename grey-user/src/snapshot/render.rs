@@ -90,7 +90,10 @@ fn summary(out: &mut String, comparison: &Comparison) {
             (change.before, change.after, change.reduction_bytes)
     {
         let (before, after) = (format_bytes(before), format_bytes(after));
-        let share = change.reduction_pct.unwrap_or(0.0).abs();
+        let share = match change.reduction_pct.unwrap_or(0.0).abs() {
+            0.0 => "under 0.1".to_owned(),
+            share => share.to_string(),
+        };
         let size = format_bytes(reduction.unsigned_abs());
         let _ = match reduction {
             0 => writeln!(out, "Memory in use did not change: {after}."),

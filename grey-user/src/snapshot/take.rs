@@ -20,6 +20,8 @@ pub(super) struct Wanted<'a> {
     pub(super) choice: &'a Choice,
     /// Of how many processes PSS and USS are asked for.
     pub(super) detailed: usize,
+    /// The process that is left out.
+    pub(super) own_pid: u32,
 }
 
 /// Gathers it.
@@ -104,6 +106,10 @@ fn processes(
     }
     let mut list = Vec::new();
     for pid in procs.pids()? {
+        // What looks is not part of the picture: it is another process each time.
+        if pid == wanted.own_pid {
+            continue;
+        }
         // One that ends meanwhile, or is hidden from us, is no error; a kernel thread has no memory.
         let Ok(Some(memory)) = procs.memory(pid) else {
             continue;
@@ -342,6 +348,7 @@ mod tests {
             chosen: &[],
             choice: &Snapshot::default().chose(),
             detailed: usize::MAX,
+            own_pid: 0,
         };
         let snapshot = take(&host, &fs, &wanted).unwrap();
         let own = std::process::id();
@@ -365,8 +372,11 @@ mod tests {
             chosen: &[],
             choice: &Snapshot::default().chose(),
             detailed: 1,
+            own_pid: std::process::id(),
         };
         let snapshot = take(&host, &fs, &wanted).unwrap();
+        let own = |process: &ProcessEntry| process.pid == std::process::id();
+        assert!(!snapshot.processes.list.iter().any(own));
         let known = |process: &&ProcessEntry| process.pss.is_some();
         assert!(snapshot.processes.list.iter().filter(known).count() <= 1);
         assert!(snapshot.processes.list.is_sorted_by_key(|process| {

@@ -98,11 +98,11 @@ pub(super) fn of(
         note(
             "pss_denied",
             format!(
-                "PSS and USS of {} refused: save as root for them",
+                "PSS and USS of {} be read: save as root; until then RSS stands in",
                 plural(
                     usize::try_from(denied).unwrap_or(usize::MAX),
-                    "process were",
-                    "processes were"
+                    "process could not",
+                    "processes could not"
                 )
             ),
         );
