@@ -1,6 +1,7 @@
 //! One static binary for all end-to-end tests: PID 1 of a test VM, test runner, single test or workload,
 //! told apart by its process id and first argument.
 
+mod alert;
 mod attribution;
 mod degraded;
 mod exit;
@@ -9,6 +10,7 @@ mod harness;
 mod init;
 mod invocation;
 mod loss;
+mod native_alert;
 mod native_attribution;
 mod native_cli;
 mod native_degraded;
@@ -21,6 +23,7 @@ mod native_snapshot;
 mod protocol;
 mod runner;
 mod swap;
+mod vm_alert;
 mod vm_attribution;
 mod vm_cli;
 mod vm_degraded;
@@ -49,6 +52,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_loss::trials());
     trials.extend(native_exit::trials());
     trials.extend(native_attribution::trials());
+    trials.extend(native_alert::trials());
     trials.extend(native_snapshot::trials());
     trials
 }
@@ -66,6 +70,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_attribution::trials());
     trials.extend(vm_lifecycle::trials());
     trials.extend(vm_reclaim::trials());
+    trials.extend(vm_alert::trials());
     trials.extend(vm_snapshot::trials());
     trials
 }

@@ -36,6 +36,8 @@ pub(super) struct Judge {
     findings: Vec<Finding>,
     standing: HashMap<Key, Event>,
     looks: HashMap<String, Look>,
+    /// Verdicts told so far.
+    told: u64,
     /// Cgroups of the run before; looked for once.
     before: Vec<String>,
 }
@@ -105,6 +107,12 @@ impl Observer {
         self.judge.iter().flat_map(|judge| judge.standing.values())
     }
 
+    /// Verdicts told so far.
+    #[must_use]
+    pub fn verdicts(&self) -> u64 {
+        self.judge.as_ref().map_or(0, |judge| judge.told)
+    }
+
     /// Turns what the detector found into lines.
     pub(super) fn tell_findings(&mut self, out: &mut Vec<Notice>) {
         let Some(judge) = &mut self.judge else { return };
@@ -129,6 +137,7 @@ impl Observer {
         let verdict = Box::new(verdict);
         let event = self.line(Body::Verdict { verdict }, ts, Some(cgroup));
         if let (Some(judge), Some(key)) = (&mut self.judge, key_of(&event)) {
+            judge.told += 1;
             match state {
                 State::Normal | State::Recovered => judge.standing.remove(&key),
                 State::Growing | State::Suspect | State::Confirmed => {

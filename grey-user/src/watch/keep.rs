@@ -1,4 +1,4 @@
-//! `--state`: what the detector knows, taken up at the start and kept each minute and at the end.
+//! `--state`: what the detector knows, taken up at the start, kept each minute, after verdicts and at the end.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,13 +9,17 @@ use crate::cli::{self, Failure};
 use crate::source::{Kept, Observer};
 use crate::state::{Loaded, Origin, StateFile};
 
-/// A crash loses this much of what was learned.
+/// A crash loses this much of what was learned …
 const EVERY: Duration = Duration::from_secs(60);
+/// … and no verdict that is older than this.
+const AFTER_VERDICT: Duration = Duration::from_secs(5);
 
 /// The state file of a watch.
 pub(super) struct Keeper {
     file: StateFile,
     saved: Instant,
+    /// Verdicts that had been told then.
+    verdicts: u64,
     /// Whether the last write failed, which is told once.
     failing: bool,
 }
@@ -52,16 +56,22 @@ impl Keeper {
         Ok(Keeper {
             file,
             saved: Instant::now(),
+            verdicts: 0,
             failing: false,
         })
     }
 
-    /// Once a minute keeps the state. Returns what there is to tell.
+    /// Keeps the state once a minute, and soon after a verdict. Returns what there is to tell.
     pub(super) fn tick(&mut self, observer: &Observer) -> Option<String> {
-        if self.saved.elapsed() < EVERY || !self.file.is_writer() {
+        let due = match observer.verdicts() == self.verdicts {
+            true => EVERY,
+            false => AFTER_VERDICT,
+        };
+        if self.saved.elapsed() < due || !self.file.is_writer() {
             return None;
         }
         self.saved = Instant::now();
+        self.verdicts = observer.verdicts();
         let result = self.file.save_soon(observer.keep()?);
         let news = result.is_err() && !self.failing;
         self.failing = result.is_err();
