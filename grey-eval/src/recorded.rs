@@ -75,7 +75,6 @@ impl Answer {
 
 /// One labelled series.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Label {
     /// File name beside the labels.
     pub file: String,
