@@ -46,6 +46,8 @@ pub(super) struct Around {
     pub(super) peak_before: Option<f64>,
     /// Whether a climb from the first moment into a near limit is to be told at once: so with anonymous memory.
     pub(super) urgent_birth: bool,
+    /// Whether a settled level says anything: files on tmpfs and what the kernel remembers of files come at any time.
+    pub(super) settles: bool,
     /// Part of the growth that the cgroup's children account for.
     pub(super) children: f64,
     /// Processes when the climb began, and now.
@@ -97,7 +99,14 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let taken = (climb / room).clamp(0.0, 1.0);
     let whole = room / rate;
     let share = share(trend, around, whole, slowing);
-    let daily = daily(trend, around, whole) && taken < 0.8;
+    // A settled level that began to climb at once and evenly: a day begins more gently than that. Later on, when the
+    // gentle begin and the gentle end cancel out, this can no longer be told.
+    let kink = share < 0.3
+        && taken < 1.6 * share
+        && trend.floors >= 16
+        && trend.from - base < 0.1 * climb
+        && (0.85..1.15).contains(&trend.second_half);
+    let daily = daily(trend, around, whole) && taken < 0.8 && !kink;
     // The share of the room that a climb takes is the share of its time, if it is even.
     let lasted = if daily {
         seconds / DAY_RISE_S
@@ -181,14 +190,17 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool) -> f64 {
     let (origin, base) = around.origin;
     let climb = (trend.end - origin) as f64 / 1e6;
     // How long the level must have been settled before, to count as settled: half of what the climb has to last.
-    let young = around.still < (SETTLED / 2.0 * whole).clamp(8.0, 0.5 * DAY_RISE_S).max(0.3 * climb);
+    let young = around.still < (SETTLED / 2.0 * whole).clamp(8.0, 0.5 * DAY_RISE_S).max(0.5 * climb.min(SETTLED * whole)).max(0.3 * climb);
     let before = (origin - around.first) as f64 / 1e6;
     // Memory that has grown since the very begin and made up most of what there is: a start, or a leak from the first
     // moment. Where the limit is far away time will tell; where it is near, there is none to lose.
     let birth = young && before <= (0.15 * climb).max(3.0) && base < 0.15 * trend.to;
     if birth && around.urgent_birth && whole <= 180.0 {
         0.17
-    } else if slowing || (young && climb < LONG_TOOTH_S) {
+    } else if slowing
+        || !around.settles
+        || (young && (climb < LONG_TOOTH_S || trend.to < 1.05 * base))
+    {
         // Nothing is known of how it was before: the first tooth of a saw-tooth, a cache that fills, a warm-up.
         0.8
     } else if young {
@@ -216,7 +228,7 @@ fn at_once(whole: f64) -> f64 {
 /// matter to a climb that reaches its limit before the course could turn.
 fn daily(trend: &Trend, around: &Around, whole: f64) -> bool {
     let hourly = trend.slope.median * 3600.0 / trend.to.max(1.0);
-    hourly < 0.6 && whole > 2.0 * 3600.0 && !trend.steady_load && !around.flat_day
+    hourly < 0.6 && whole > 1.5 * 3600.0 && !trend.steady_load && !around.flat_day
 }
 
 /// Part of the growth that more processes of the same size account for.

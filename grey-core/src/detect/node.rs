@@ -18,6 +18,8 @@ const WORTH: f64 = 16.0 * MIB;
 const VAST: f64 = 64.0 * GIB;
 /// A reservation is told when it has lain untouched for this long, and taken for settled after the second time.
 const UNTOUCHED_US: (i64, i64) = (10_000_000, 60_000_000);
+/// Kinds of memory.
+const KINDS: usize = Memory::Virtual as usize + 1;
 /// Processes remembered as growers.
 const GROWERS: usize = 4;
 
@@ -117,6 +119,8 @@ pub(super) struct Node {
     pub(super) children: Vec<usize>,
     pub(super) anon: Series,
     pub(super) others: Vec<Series>,
+    /// Lowest level of each kind of memory that is too small for a series.
+    lows: [f32; KINDS],
     /// What each series has to judge: first that of `anon`.
     pub(super) masks: Vec<u8>,
     started: bool,
@@ -142,6 +146,7 @@ impl Node {
             children: Vec::new(),
             anon: Series::new(Memory::Anon, at, 0.0),
             others: Vec::new(),
+            lows: [f32::INFINITY; KINDS],
             masks: vec![0],
             started: false,
             max: Limit::Unknown,
@@ -278,11 +283,21 @@ impl Node {
         let index = match found {
             Some(index) => index,
             None if level >= WORTH => {
-                self.others.push(Series::new(memory, now, level));
+                let first = self.anon.first;
+                let low = self.lows[memory as usize];
+                self.others.push(if low.is_finite() {
+                    Series::risen(memory, first, f64::from(low), now, level)
+                } else {
+                    Series::new(memory, now, level)
+                });
                 self.masks.push(0);
                 return false;
             }
-            None => return false,
+            None => {
+                let low = &mut self.lows[memory as usize];
+                *low = low.min(level as f32);
+                return false;
+            }
         };
         let mask = self.others[index].push(now, level, None, None);
         self.masks[index + 1] |= mask;

@@ -110,6 +110,14 @@ impl Series {
         }
     }
 
+    /// A series that was below `level` until now, since `first`.
+    pub(super) fn risen(memory: Memory, first: i64, low: f64, at: i64, level: f64) -> Self {
+        let mut series = Series::new(memory, first, low);
+        series.last_at = at - 1;
+        series.push(at, level, None, None);
+        series
+    }
+
     pub(super) fn state(&self) -> State {
         self.active
             .as_ref()
@@ -334,7 +342,7 @@ impl Active {
             let peak_before = self.levels.peak_before(onset);
             // Teeth count as such only where they are what reached the earlier peaks.
             let teeth = match peak_before {
-                Some(peak) if trend.teeth >= 0.6 * (peak - trend.from) => trend.teeth,
+                Some(peak) if trend.teeth >= 0.5 * (peak - trend.from) => trend.teeth,
                 _ => 0.0,
             };
             let (origin, still) = self.levels.origin(onset, &trend, teeth, first);
@@ -344,6 +352,7 @@ impl Active {
                 origin,
                 still,
                 urgent_birth: memory == Memory::Anon,
+                settles: !matches!(memory, Memory::Shmem | Memory::Slab),
                 peak_before: if teeth > 0.0 { None } else { peak_before },
                 children: (context.children)(onset, trend.growth()),
                 flat_day: season::flat_day(&self.levels, trend.onset, trend.growth()),

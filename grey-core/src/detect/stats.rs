@@ -55,16 +55,21 @@ pub(super) fn sigma(values: &mut [f64]) -> f64 {
     median(values).unwrap_or(0.0) * MAD_SIGMA
 }
 
-/// CUSUM of the steps between consecutive values: whether what they add up to beyond half a sigma each has reached
-/// five sigmas. `least` is the smallest sigma believed.
+/// CUSUM of what the values lie above the median of their first quarter, beyond half a sigma each: whether it has reached
+/// five sigmas. Sigma is the spread of the steps from value to value, so that a steady climb is no noise; `least` is the
+/// smallest sigma believed.
 pub(super) fn cusum(y: &[f64], least: f64, spare: &mut Vec<f64>) -> bool {
     spare.clear();
     spare.extend(y.windows(2).map(|pair| pair[1] - pair[0]));
-    // A steady climb has a small spread around a large step; the spread is what is noise.
-    let sigma = sigma(spare).max(least);
+    let sigma = (sigma(spare) / std::f64::consts::SQRT_2).max(least);
+    spare.clear();
+    spare.extend_from_slice(&y[..y.len().min((y.len() / 4).max(3))]);
+    let Some(usual) = median(spare) else {
+        return false;
+    };
     let mut sum = 0.0_f64;
-    for pair in y.windows(2) {
-        sum = (sum + (pair[1] - pair[0]) - sigma / 2.0).max(0.0);
+    for value in y {
+        sum = (sum + (value - usual) - sigma / 2.0).max(0.0);
     }
     sum >= 5.0 * sigma
 }

@@ -128,17 +128,22 @@ pub(super) fn analyse(
     if n < LEAST_FLOORS {
         return None;
     }
-    let end = floors.floor[n - 1];
-    let lowest = floors.floor.iter().copied().fold(f64::INFINITY, f64::min);
-    let growth = end - lowest;
-    if growth < least || !stats::cusum(&floors.floor, 65_536.0, &mut scratch.spare) {
-        return None;
-    }
     scratch.spare.clear();
     scratch
         .spare
         .extend(floors.floor.windows(2).map(|pair| pair[1] - pair[0]));
     let noise = stats::sigma(&mut scratch.spare) / std::f64::consts::SQRT_2;
+    let lowest = floors.floor.iter().copied().fold(f64::INFINITY, f64::min);
+    // A last floor that happens to lie high is no growth.
+    let end = if 4.0 * noise > floors.floor[n - 1] - lowest {
+        floors.floor[n - 1].min(floors.floor[n - 2])
+    } else {
+        floors.floor[n - 1]
+    };
+    let growth = end - lowest;
+    if growth < least || !stats::cusum(&floors.floor, 65_536.0, &mut scratch.spare) {
+        return None;
+    }
     // The growth begins where the floors were at their lowest for the last time, give or take the noise.
     let near = lowest + (0.04 * growth).max((2.0 * noise).min(0.2 * growth));
     let onset = floors.floor.iter().rposition(|floor| *floor <= near)?;
