@@ -1,11 +1,13 @@
 //! `--detect-leaks`: the observer and the detector for a while, and what stands at the end.
 
+use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use grey_core::detect::Detector;
 use grey_core::event::{Body, Cgroup, State, Verdict};
 use grey_core::glob::CgroupFilter;
+use grey_core::time::Timestamp;
 use grey_core::units::format_duration_us;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +20,10 @@ use crate::watch::machine;
 
 /// A handful of descriptors for each of some thousands of cgroups.
 const DESCRIPTORS: u64 = 65_536;
+/// Growth that is told although it has no verdict.
+const NOTABLE: u64 = 8 << 20;
+/// How many of those are told.
+const MOST_UNJUDGED: usize = 5;
 /// Between two looks at everything.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -34,9 +40,24 @@ pub struct Leaks {
     pub standing: Vec<Standing>,
     /// What was suspect or confirmed meanwhile and has stopped.
     pub recovered: Vec<Standing>,
+    /// What grew without a verdict, most first: too little or too short to be told from a start or a burst of work.
+    pub unjudged: Vec<Grown>,
     /// Why kernel events are missing, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without_probes: Option<String>,
+}
+
+/// Growth as it was seen, whatever it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Grown {
+    /// Of which cgroup.
+    pub cgroup: Cgroup,
+    /// anon + swap at the first look, bytes.
+    pub from_bytes: u64,
+    /// anon + swap at the last look, bytes.
+    pub to_bytes: u64,
+    /// Bytes a second between the two.
+    pub rate_bps: f64,
 }
 
 /// One verdict.
@@ -89,6 +110,7 @@ async fn run(observer: &mut Observer, time: Duration) -> std::io::Result<Leaks> 
     let mut progress = Progress::new(time);
     let mut out = Vec::new();
     let mut leaks = Leaks::default();
+    let mut sights = Sights::new();
     loop {
         tokio::select! {
             _ = ticker.tick() => {}
@@ -97,11 +119,11 @@ async fn run(observer: &mut Observer, time: Duration) -> std::io::Result<Leaks> 
             _ = terminate.recv() => { leaks.interrupted = true; break }
         }
         observer.tick(Clock::wall(), &mut out);
-        take(&mut out, &mut leaks);
+        take(&mut out, &mut leaks, &mut sights);
         progress.show(observer, begun.elapsed());
     }
     observer.tick(Clock::wall(), &mut out);
-    take(&mut out, &mut leaks);
+    take(&mut out, &mut leaks, &mut sights);
     progress.clear();
     leaks.watched_s = begun.elapsed().as_secs_f64();
     leaks.cgroups = observer.wanted().count() as u64;
@@ -121,14 +143,31 @@ async fn run(observer: &mut Observer, time: Duration) -> std::io::Result<Leaks> 
             .partial_cmp(&key(one))
             .unwrap_or(std::cmp::Ordering::Equal)
     });
+    leaks.unjudged = unjudged(sights, &leaks.standing);
     Ok(leaks)
 }
 
-fn take(out: &mut Vec<Notice>, leaks: &mut Leaks) {
+/// First and last sight of each cgroup: when, and its anon + swap.
+type Sights = HashMap<String, (Cgroup, [(Timestamp, u64); 2])>;
+
+fn take(out: &mut Vec<Notice>, leaks: &mut Leaks, sights: &mut Sights) {
     for notice in out.drain(..) {
-        let Notice::Event(event) = notice else {
-            continue;
+        let event = match notice {
+            Notice::Event(event) => event,
+            Notice::Gone(path) => {
+                sights.remove(&path);
+                continue;
+            }
         };
+        if let (Body::Sample(sample), Some(cgroup)) = (&event.body, &event.cgroup)
+            && let Some(anon) = sample.mem.anon
+        {
+            let now = (event.ts, anon.saturating_add(sample.mem.swap.unwrap_or(0)));
+            sights
+                .entry(cgroup.path.clone())
+                .and_modify(|(_, sights)| sights[1] = now)
+                .or_insert_with(|| (cgroup.clone(), [now; 2]));
+        }
         if let (Body::Verdict { verdict }, Some(cgroup)) = (event.body, event.cgroup)
             && verdict.state == State::Recovered
         {
@@ -138,6 +177,27 @@ fn take(out: &mut Vec<Notice>, leaks: &mut Leaks) {
             });
         }
     }
+}
+
+/// The largest growths of cgroups about which nothing is said.
+fn unjudged(sights: Sights, standing: &[Standing]) -> Vec<Grown> {
+    let mut grown: Vec<Grown> = sights
+        .into_values()
+        .filter(|(cgroup, _)| !standing.iter().any(|one| one.cgroup.path == cgroup.path))
+        .filter_map(|(cgroup, [(begun, from), (ended, to)])| {
+            let bytes = to.checked_sub(from).filter(|bytes| *bytes >= NOTABLE)?;
+            let seconds = (ended.0 - begun.0) as f64 / 1e6;
+            (seconds > 0.0).then_some(Grown {
+                cgroup,
+                from_bytes: from,
+                to_bytes: to,
+                rate_bps: bytes as f64 / seconds,
+            })
+        })
+        .collect();
+    grown.sort_by(|one, other| other.rate_bps.total_cmp(&one.rate_bps));
+    grown.truncate(MOST_UNJUDGED);
+    grown
 }
 
 /// A line on stderr that renews itself, where somebody looks at it.

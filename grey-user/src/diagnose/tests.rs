@@ -7,7 +7,7 @@ use grey_core::glob::CgroupFilter;
 use grey_core::time::Timestamp;
 
 use super::facts::Facts;
-use super::leaks::{Leaks, Standing};
+use super::leaks::{Grown, Leaks, Standing};
 use super::*;
 use crate::host::fixture::Tree;
 
@@ -313,6 +313,12 @@ fn leaks_come_with_rate_time_evidence_and_advice() {
             },
         ],
         without_probes: Some("not root".to_owned()),
+        unjudged: vec![Grown {
+            cgroup: cgroup("/user.slice"),
+            from_bytes: 10 << 20,
+            to_bytes: 70 << 20,
+            rate_bps: 1048576.0,
+        }],
         ..Leaks::default()
     };
     golden("leaks", &text(&report(&server(), Some(leaks)), 100, false));

@@ -1,7 +1,7 @@
 //! What was found, in words: head, answers, leaks, and what to try next.
 
 use grey_core::event::{Cause, State};
-use grey_core::units::{format_bytes, format_duration_us, format_rate};
+use grey_core::units::{format_bytes, format_rate};
 
 use super::pen::{Ink, Pen};
 use crate::diagnose::answers::{Answer, Severity};
@@ -71,7 +71,7 @@ pub(super) fn findings(pen: &mut Pen, report: &Report, verbose: bool) {
 }
 
 pub(super) fn leaks(pen: &mut Pen, leaks: &Leaks, verbose: bool) {
-    let time = format_duration_us((leaks.watched_s * 1e6) as u64);
+    let time = long(leaks.watched_s);
     let early = if leaks.interrupted {
         ", ended early"
     } else {
@@ -87,11 +87,21 @@ pub(super) fn leaks(pen: &mut Pen, leaks: &Leaks, verbose: bool) {
     if let Some(reason) = &leaks.without_probes {
         pen.words("", &format!("From files alone: {reason}."), 2, Ink::Dim);
     }
-    if leaks.standing.is_empty() {
+    if leaks.standing.is_empty() && leaks.unjudged.is_empty() {
         pen.lead("  ok", 8, "Nothing grows in the way of a leak. A slow one shows only over hours: leave `grey-ebpf watch` or `record` running.", Ink::Plain, Ink::Good);
     }
     for standing in &leaks.standing {
         one_leak(pen, standing, verbose);
+    }
+    for grown in &leaks.unjudged {
+        let text = format!(
+            "{}: {} to {} ({}): too short for a verdict, or a start or a burst of work; watch longer (--for 10m)",
+            figure::fit(&grown.cgroup.path, pen.width().saturating_sub(30)),
+            format_bytes(grown.from_bytes),
+            format_bytes(grown.to_bytes),
+            format_rate(grown.rate_bps),
+        );
+        pen.lead("  grew", 13, &text, Ink::Plain, Ink::Heading);
     }
     if verbose {
         for standing in &leaks.recovered {

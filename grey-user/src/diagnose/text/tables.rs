@@ -29,7 +29,7 @@ fn table(
             (*name, widest.unwrap_or(0).max(figure::width(name)))
         })
         .collect();
-    let figures: usize = columns.iter().map(|(_, width)| width + 1).sum();
+    let figures: usize = columns.iter().map(|(_, width)| width + 2).sum();
     let room = pen.width().saturating_sub(2 + figures).max(12);
     let wide = rows
         .iter()
@@ -41,7 +41,7 @@ fn table(
         .min(room);
     let mut line = format!("  {}", pen.cell(title, wide, Side::Left, Ink::Dim));
     for (name, width) in &columns {
-        line.push(' ');
+        line.push_str("  ");
         line.push_str(&pen.cell(name, *width, Side::Right, Ink::Dim));
     }
     pen.line(&line);
@@ -51,7 +51,7 @@ fn table(
             pen.cell(&figure::fit(name, wide), wide, Side::Left, Ink::Plain)
         );
         for ((_, width), (cell, ink)) in columns.iter().zip(cells) {
-            line.push(' ');
+            line.push_str("  ");
             line.push_str(&pen.cell(cell, *width, Side::Right, *ink));
         }
         pen.line(&line);
@@ -215,7 +215,7 @@ pub(super) fn processes(pen: &mut Pen, report: &Report) {
     if !narrow {
         columns.extend(["VIRTUAL", "HUGE"]);
     }
-    let room = pen.width().saturating_sub(2 + 7 * columns.len());
+    let room = pen.width().saturating_sub(2 + 8 * columns.len());
     let rows: Vec<_> = processes
         .top
         .iter()
