@@ -34,6 +34,7 @@ enum Task {
     /// Boot a test VM: run the VM tests in it, or a shell command
     Vm(vm_command::Args),
     /// Score leak detection and the baselines on the benchmark
+    #[command(disable_help_flag = true)]
     Eval {
         /// Arguments of the evaluation; `--help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

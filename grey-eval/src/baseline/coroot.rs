@@ -17,14 +17,24 @@ const FOR_US: i64 = 15 * 60 * 1_000_000;
 #[derive(Debug)]
 pub struct Coroot {
     buckets: Buckets,
+    least: usize,
     since: Option<i64>,
     on: bool,
 }
 
 impl Default for Coroot {
     fn default() -> Self {
+        Coroot::new(60, 10)
+    }
+}
+
+impl Coroot {
+    /// Over a window of this many minutes, of which this many must be there.
+    #[must_use]
+    pub fn new(minutes: usize, least: usize) -> Self {
         Coroot {
-            buckets: Buckets::new(60, 60, false),
+            buckets: Buckets::new(60, minutes, false),
+            least,
             since: None,
             on: false,
         }
@@ -59,7 +69,7 @@ impl Coroot {
         let run = all
             .chunk_by(|before, after| after.1 >= 0.5 * before.1)
             .max_by_key(|run| run.len())?;
-        if run.len() < 10 || 3 * run.len() < all.len() {
+        if all.len() < self.least || run.len() < 10 || 3 * run.len() < all.len() {
             return None;
         }
         let (now, _) = *all.last()?;

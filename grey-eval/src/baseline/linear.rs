@@ -5,7 +5,7 @@ use grey_core::detect::Point;
 use super::{Buckets, level, limit, line};
 use crate::judge::Judge;
 
-/// Over the last hour, by the minute (at least 20): R² ≥ 0.8, rising, and at the limit within 7 days where there is one.
+/// Over the last three hours, by the minute (at least 20): R² ≥ 0.8, rising, and at the limit within 7 days where there is one.
 #[derive(Debug)]
 pub struct Linear {
     buckets: Buckets,
@@ -14,8 +14,16 @@ pub struct Linear {
 
 impl Default for Linear {
     fn default() -> Self {
+        Linear::new(60, 180)
+    }
+}
+
+impl Linear {
+    /// Over this many buckets of this many seconds.
+    #[must_use]
+    pub fn new(width_s: i64, buckets: usize) -> Self {
         Linear {
-            buckets: Buckets::new(60, 60, false),
+            buckets: Buckets::new(width_s, buckets, false),
             on: false,
         }
     }

@@ -16,9 +16,16 @@ pub struct Precog {
 
 impl Default for Precog {
     fn default() -> Self {
-        // Two days: longer histories only slow it down.
+        Precog::new(48)
+    }
+}
+
+impl Precog {
+    /// Over a history of this many hours.
+    #[must_use]
+    pub fn new(hours: usize) -> Self {
         Precog {
-            buckets: Buckets::new(300, 576, true),
+            buckets: Buckets::new(300, 12 * hours, true),
             on: false,
         }
     }
