@@ -115,7 +115,8 @@ fn summary(out: &mut String, comparison: &Comparison) {
         };
         let _ = write!(out, "Cgroups account for {} of {own}", words(bytes));
         let _ = match (accounted.machine_bytes, accounted.cgroups_pct) {
-            (Some(machine), Some(share)) if share >= 0.0 => {
+            // More than the whole is no share: the machine's figure lags, or something else grew meanwhile.
+            (Some(machine), Some(share)) if (0.0..=100.5).contains(&share) => {
                 writeln!(
                     out,
                     ", {share}% of the machine's {} of {whole}.",
