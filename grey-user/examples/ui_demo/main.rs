@@ -1,5 +1,6 @@
-//! The terminal view over made-up events, for work on its layout. Nothing here is measured: `cargo run --example
-//! ui_demo -- [busy|nomem|many|empty] [--plain]`.
+//! The terminal view over made-up events, for work on its layout: `cargo run --example ui_demo --
+//! [busy|nomem|many|empty] [--plain]`. Nothing of that is measured. With the path of a recording (`watch --record`) the
+//! view is that of its last second.
 
 mod alerts;
 mod scene;
@@ -21,9 +22,15 @@ fn main() -> io::Result<()> {
         .iter()
         .find(|arg| !arg.starts_with('-'))
         .map_or("busy", String::as_str);
-    let mut demo = Demo::new(scene);
+    let recording = scene.contains("ndjson");
+    let mut demo = Demo::new(if recording { "empty" } else { scene });
+    if recording {
+        demo.play(scene)?;
+    }
     for _ in 0..80 {
-        demo.tick();
+        if !recording {
+            demo.tick();
+        }
     }
     if args.iter().any(|arg| arg == "--plain") || !io::stdout().is_terminal() {
         return plain(&mut demo);
@@ -40,7 +47,9 @@ fn main() -> io::Result<()> {
             }
         } else {
             next += TICK;
-            demo.tick();
+            if !recording {
+                demo.tick();
+            }
             tui.draw(&demo.model, &demo.info())?;
         }
     }

@@ -20,6 +20,9 @@ pub(crate) struct Demo {
     pub(crate) second: i64,
     pub(crate) cgroups: Vec<Made>,
     random: u64,
+    /// Length of the recording that is shown.
+    recorded: Option<Duration>,
+    available: Option<u64>,
 }
 
 pub(crate) struct Made {
@@ -45,6 +48,8 @@ impl Demo {
             second: 1_795_237_200,
             cgroups: Vec::new(),
             random: 42,
+            recorded: None,
+            available: None,
         };
         if scene == "empty" {
             return demo;
@@ -243,6 +248,32 @@ impl Demo {
         });
     }
 
+    /// Takes in a recording as it is.
+    pub(crate) fn play(&mut self, path: &str) -> std::io::Result<()> {
+        use std::io::BufRead as _;
+        let file = std::fs::File::open(path)?;
+        let lines: Box<dyn std::io::Read> = match path.ends_with(".gz") {
+            true => Box::new(flate2::read::GzDecoder::new(file)),
+            false => Box::new(file),
+        };
+        let mut first = None;
+        for line in std::io::BufReader::new(lines).lines() {
+            let event: Event = serde_json::from_str(&line?)?;
+            let first = *first.get_or_insert(event.ts.0);
+            self.recorded = Some(Duration::from_micros(
+                u64::try_from(event.ts.0 - first).unwrap_or(0),
+            ));
+            if let (Some("/"), Body::Sample(sample)) = (
+                event.cgroup.as_ref().map(|cgroup| cgroup.path.as_str()),
+                &event.body,
+            ) {
+                self.available = sample.mem.available;
+            }
+            self.model.apply(&event);
+        }
+        Ok(())
+    }
+
     /// A second passes.
     pub(crate) fn tick(&mut self) -> Vec<Event> {
         self.second += 1;
@@ -284,6 +315,18 @@ impl Demo {
     }
 
     pub(crate) fn info(&self) -> Info {
+        if let Some(elapsed) = self.recorded {
+            // MemTotal and the kernel's release are not in a recording.
+            let set = |name| std::env::var(name).ok();
+            return Info {
+                kernel: set("DEMO_KERNEL").unwrap_or_default(),
+                elapsed,
+                interval: TICK,
+                mem_total: set("DEMO_MEM_TOTAL").and_then(|total| total.parse().ok()),
+                mem_available: self.available,
+                ..Info::default()
+            };
+        }
         Info {
             kernel: "6.12.48-amd64".to_owned(),
             elapsed: Duration::from_secs((self.second - 1_795_237_200) as u64),
