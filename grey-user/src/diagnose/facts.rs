@@ -309,8 +309,11 @@ pub struct Processes {
     /// How many were seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// The largest by resident size.
+    /// The largest by resident size and swap of those that are wanted.
     pub top: Vec<ProcessUse>,
+    /// The largest of all, whatever the filter.
+    #[serde(skip)]
+    pub largest: Option<ProcessUse>,
     /// Of `top`, those without PSS because we may not read their smaps_rollup.
     pub denied: u64,
     /// Of `top`, those without PSS because time ran out.

@@ -25,11 +25,11 @@ pub use report::Report;
 
 /// Shown by `diagnose --help`.
 pub(crate) const EXAMPLES: &str = "Examples:
-  grey-ebpf diagnose                                   this machine's memory, worst finding first
-  sudo grey-ebpf diagnose --detect-leaks               a minute of watching: who grows, is it a leak, when is it full
-  grey-ebpf diagnose --cgroup nginx.service --top 20   one unit and its processes
-  grey-ebpf diagnose --verbose                         all answers, also to questions that do not arise here
-  grey-ebpf diagnose --json | jq '.answers[] | select(.applies)'";
+  grey-ebpf diagnose                            where memory is; the worst finding first
+  sudo grey-ebpf diagnose --detect-leaks        a minute of watching: who grows, and until when
+  grey-ebpf diagnose --cgroup nginx.service     one unit and its processes
+  grey-ebpf diagnose --verbose                  all answers, with all figures they rest on
+  grey-ebpf diagnose --json | jq '.answers[] | select(.applies).answer'";
 
 /// Arguments of `diagnose`.
 #[derive(Clone, Debug, clap::Args)]

@@ -10,6 +10,8 @@ use crate::diagnose::facts::{CgroupUse, Facts};
 const SHARE: f64 = 0.02;
 /// … and this much.
 const LEAST: u64 = 32 << 20;
+/// Files in a tmpfs that are worth a word.
+const M: u64 = 1 << 20;
 /// The question is asked where so much of the machine is held.
 const MUCH_HELD: f64 = 0.5;
 /// Removed cgroups beyond which their memory is a leak of its own.
@@ -119,27 +121,32 @@ fn cache(facts: &Facts, breakdown: &Breakdown) -> Option<Weighed> {
 fn anon(facts: &Facts) -> Option<Weighed> {
     let anon = facts.meminfo.anon?;
     let total = facts.meminfo.swap_total?;
-    let text = if total == 0 {
-        format!(
-            "{} is program memory, and without swap it cannot be reclaimed at all",
-            size(anon)
-        )
+    let largest = facts.processes.largest.as_ref().and_then(|process| {
+        let own = process.uss.or(process.anon)?;
+        Some(format!(
+            "{} in {} (pid {})",
+            size(own),
+            process.comm,
+            process.pid
+        ))
+    });
+    let most = largest
+        .as_ref()
+        .map_or(String::new(), |largest| format!(", the largest {largest}"));
+    let fate = if total == 0 {
+        "without swap it cannot be reclaimed at all"
     } else {
-        format!(
-            "{} is program memory: it stays until the programs free it, or goes to swap when it is idle",
-            size(anon)
-        )
+        "it stays until the programs free it, or goes to swap when it is idle"
     };
+    let text = format!("{} is program memory{most}: {fate}", size(anon));
     let mut line = reason("anon", text)
         .bytes("anon", anon, "/proc/meminfo AnonPages")
         .bytes("swap_total", total, "/proc/meminfo SwapTotal");
-    if let Some(largest) = facts.processes.top.first()
-        && let Some(own) = largest.uss.or(largest.anon)
-    {
+    if let Some(largest) = largest {
         line = line.text(
             "largest",
-            format!("{} (pid {}) with {}", largest.comm, largest.pid, size(own)),
-            "smaps_rollup Private_* or status RssAnon",
+            largest,
+            "smaps_rollup Private_Clean + Private_Dirty, or status RssAnon",
         );
     }
     Some(Weighed(anon, line))
@@ -163,10 +170,21 @@ fn swap_full(facts: &Facts) -> Option<Weighed> {
 
 fn tmpfs(facts: &Facts) -> Option<Weighed> {
     let shmem = facts.meminfo.shmem?;
+    let mounts: Vec<String> = facts
+        .tmpfs
+        .iter()
+        .take(3)
+        .filter(|tmpfs| tmpfs.used >= M)
+        .map(|tmpfs| format!("{} on {}", size(tmpfs.used), tmpfs.mount.display()))
+        .collect();
+    let files = match mounts.as_slice() {
+        [] => String::new(),
+        mounts => format!(" ({})", mounts.join(", ")),
+    };
     let mut line = reason(
         "tmpfs",
         format!(
-            "{} is tmpfs and shared memory: it stays until the files are deleted",
+            "{} is tmpfs and shared memory{files}: it stays until the files are deleted",
             size(shmem)
         ),
     )

@@ -84,6 +84,8 @@ pub(super) fn read(
             ..ProcessUse::default()
         });
     }
+    let weight = |process: &ProcessUse| process.rss.unwrap_or(0) + process.swap.unwrap_or(0);
+    processes.largest = found.iter().max_by_key(|process| weight(process)).cloned();
     let mut top: Vec<ProcessUse> = found
         .into_iter()
         .filter(|process| {
@@ -94,10 +96,15 @@ pub(super) fn read(
             })
         })
         .collect();
-    top.sort_by_key(|process| Reverse(process.rss.unwrap_or(0) + process.swap.unwrap_or(0)));
+    top.sort_by_key(|process| Reverse(weight(process)));
     top.truncate(wanted.top);
     processes.top = top;
     rollups(proc, &mut processes, rollup, denied);
+    // With the figures of its smaps_rollup, where it was read.
+    let largest = processes.largest.as_ref().map(|process| process.pid);
+    if let Some(process) = processes.top.iter().find(|one| Some(one.pid) == largest) {
+        processes.largest = Some(process.clone());
+    }
     (processes, sums, ksm.users)
 }
 

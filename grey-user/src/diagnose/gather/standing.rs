@@ -28,7 +28,12 @@ pub(super) fn of(
             .collect()
     });
     Standing {
-        hostname: machine.kernel.hostname.clone(),
+        // What the kernel calls a machine that nobody has named.
+        hostname: machine
+            .kernel
+            .hostname
+            .clone()
+            .filter(|name| name != "(none)"),
         boot_id: machine.kernel.boot_id.clone(),
         release: machine.kernel.release.clone(),
         euid: machine.kernel.euid,

@@ -10,10 +10,8 @@ use crate::diagnose::report::Report;
 use crate::ui::figure;
 
 pub(super) fn head(pen: &mut Pen, report: &Report) {
-    let mut parts = vec![format!(
-        "grey-ebpf diagnose  {}",
-        report.host.as_deref().unwrap_or("-")
-    )];
+    let mut parts = vec!["grey-ebpf diagnose".to_owned()];
+    parts.extend(report.host.clone());
     if let Some(kernel) = &report.kernel {
         parts.push(format!("Linux {kernel}"));
     }
