@@ -14,19 +14,23 @@ mod native_alert;
 mod native_attribution;
 mod native_cli;
 mod native_degraded;
+mod native_diagnose;
 mod native_exit;
 mod native_growth;
 mod native_loss;
+mod native_replay;
 mod native_schema;
 mod native_smoke;
 mod native_snapshot;
 mod protocol;
 mod runner;
 mod swap;
+mod verdict;
 mod vm_alert;
 mod vm_attribution;
 mod vm_cli;
 mod vm_degraded;
+mod vm_diagnose;
 mod vm_exit;
 mod vm_growth;
 mod vm_lifecycle;
@@ -35,6 +39,7 @@ mod vm_oom;
 mod vm_reclaim;
 mod vm_smoke;
 mod vm_snapshot;
+mod vm_verdict;
 mod workload;
 
 use std::process::ExitCode;
@@ -50,9 +55,11 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_growth::trials());
     trials.extend(native_degraded::trials());
     trials.extend(native_loss::trials());
+    trials.extend(native_replay::trials());
     trials.extend(native_exit::trials());
     trials.extend(native_attribution::trials());
     trials.extend(native_alert::trials());
+    trials.extend(native_diagnose::trials());
     trials.extend(native_snapshot::trials());
     trials
 }
@@ -71,7 +78,9 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_lifecycle::trials());
     trials.extend(vm_reclaim::trials());
     trials.extend(vm_alert::trials());
+    trials.extend(vm_diagnose::trials());
     trials.extend(vm_snapshot::trials());
+    trials.extend(vm_verdict::trials());
     trials
 }
 

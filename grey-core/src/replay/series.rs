@@ -27,6 +27,10 @@ pub(super) struct Item {
 }
 
 #[derive(Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are samples, and a box for each would cost more than its copies"
+)]
 pub(super) enum What {
     Sample(Point),
     Process(Box<Process>),

@@ -167,6 +167,33 @@ mod tests {
         }
     }
 
+    /// A backend of flate2 held some of it back.
+    #[test]
+    fn everything_before_a_flush_of_a_gzip_file_can_be_read() {
+        use std::io::Read as _;
+        let path = std::env::temp_dir().join(format!("grey-export-{}.gz", std::process::id()));
+        let mut record = Recording::open(&path).unwrap();
+        record.begin().unwrap();
+        for events in [20, 5000] {
+            for seq in 0..events {
+                record
+                    .write(&event(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+                    .unwrap();
+            }
+            record.flush().unwrap();
+        }
+        let mut text = String::new();
+        // No trailer yet, so an error comes at the end.
+        let cut =
+            flate2::read::GzDecoder::new(File::open(&path).unwrap()).read_to_string(&mut text);
+        assert!(cut.is_err());
+        assert_eq!(text.lines().count(), 5020);
+        assert!(text.ends_with('\n'));
+        let size = record.finish().unwrap();
+        assert_eq!(size, Some(std::fs::metadata(&path).unwrap().len()));
+        std::fs::remove_file(&path).unwrap();
+    }
+
     #[test]
     fn a_full_buffer_is_passed_on_in_whole_lines() {
         let mut out = Ndjson::new(BufWriter::with_capacity(1000, Writes::default()));

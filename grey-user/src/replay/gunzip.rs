@@ -3,14 +3,14 @@
 
 use std::io::{self, Read};
 
-use flate2::{Decompress, FlushDecompress, Status};
+use zlib_rs::{Inflate, InflateFlush, Status};
 
 /// The first two bytes of a gzip member.
 pub(super) const MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Compressed bytes read at once.
 const CHUNK: usize = 1 << 16;
-/// zlib's largest, which every gzip can be read with.
-const WINDOW_BITS: u8 = 15;
+/// zlib's largest window, which every gzip can be read with; 16 more says that it is gzip and no zlib stream.
+const WINDOW_BITS: u8 = 15 + 16;
 
 /// What was wrong with a gzip input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,10 @@ pub(super) struct Gunzip<R> {
     input: Box<[u8]>,
     start: usize,
     end: usize,
-    inflate: Decompress,
+    inflate: Inflate,
     state: State,
+    /// Where the next member may begin if this one turns out to be damaged: behind its own first byte.
+    again: usize,
     damage: Option<Damage>,
 }
 
@@ -52,8 +54,9 @@ impl<R: Read> Gunzip<R> {
             input: vec![0; CHUNK].into_boxed_slice(),
             start: 0,
             end: 0,
-            inflate: Decompress::new_gzip(WINDOW_BITS),
+            inflate: Inflate::new(true, WINDOW_BITS),
             state: State::Member,
+            again: 1,
             damage: None,
         }
     }
@@ -68,6 +71,7 @@ impl<R: Read> Gunzip<R> {
         if self.start > 0 {
             self.input.copy_within(self.start..self.end, 0);
             self.end -= self.start;
+            self.again = self.again.saturating_sub(self.start);
             self.start = 0;
         }
         while self.end < least {
@@ -82,7 +86,8 @@ impl<R: Read> Gunzip<R> {
     }
 
     fn begin_member(&mut self) {
-        self.inflate = Decompress::new_gzip(WINDOW_BITS);
+        self.inflate = Inflate::new(true, WINDOW_BITS);
+        self.again = self.start + 1;
         self.state = State::Member;
     }
 
@@ -94,7 +99,7 @@ impl<R: Read> Gunzip<R> {
             let result = self.inflate.decompress(
                 &self.input[self.start..self.end],
                 out,
-                FlushDecompress::None,
+                InflateFlush::NoFlush,
             );
             let read = (self.inflate.total_in() - read) as usize;
             let wrote = (self.inflate.total_out() - wrote) as usize;
@@ -117,6 +122,8 @@ impl<R: Read> Gunzip<R> {
     fn lost(&mut self) {
         self.damage = Some(Damage::Corrupt);
         self.state = State::Lost;
+        // What was read as a part of this member may be the next one: the damage may be a missing end.
+        self.start = self.again.min(self.start);
     }
 
     /// Goes to the next member. It begins right here, unless one was damaged or padding stands between.
@@ -219,7 +226,8 @@ mod tests {
         let mut bytes = gzip(&first);
         bytes.extend(gzip(&second));
         bytes.extend(gzip(b""));
-        assert_eq!(read(&bytes), ([first, second].concat(), vec![]));
+        let (had, damage) = read(&bytes);
+        assert!(had == [first, second].concat() && damage.is_empty());
     }
 
     #[test]
@@ -227,10 +235,13 @@ mod tests {
         let first = text(0);
         let mut bytes = gzip(&first);
         bytes.extend([0; 5000]);
-        assert_eq!(read(&bytes), (first.clone(), vec![]));
+        let (had, damage) = read(&bytes);
+        assert!(had == first && damage.is_empty());
         let mut bytes = gzip(&first);
         bytes.extend(b"what is this doing here?");
-        assert_eq!(read(&bytes), (first, vec![Damage::Trailing]));
+        let (had, damage) = read(&bytes);
+        assert!(had == first);
+        assert_eq!(damage, [Damage::Trailing]);
     }
 
     #[test]
@@ -241,7 +252,9 @@ mod tests {
         out.flush().unwrap();
         // As after a SIGKILL behind a flush: no trailer.
         let flushed = out.get_ref().clone();
-        assert_eq!(read(&flushed), (first.clone(), vec![Damage::Cut]));
+        let (had, damage) = read(&flushed);
+        assert_eq!((had.len(), damage), (first.len(), vec![Damage::Cut]));
+        assert!(had == first);
         let mut before = 0;
         for cut in (11..flushed.len()).step_by(997) {
             let (had, damage) = read(&flushed[..cut]);
@@ -271,6 +284,18 @@ mod tests {
             first.len()
         );
         assert!(damage.contains(&Damage::Corrupt), "{damage:?}");
+    }
+
+    #[test]
+    fn a_member_without_end_does_not_swallow_the_next_one() {
+        let (first, second) = (text(0), text(50_000));
+        for cut in [11, 500, 3000] {
+            let mut bytes = gzip(&first)[..cut].to_vec();
+            bytes.extend(gzip(&second));
+            let (had, damage) = read(&bytes);
+            assert!(had.ends_with(&second), "cut at {cut}");
+            assert!(damage.contains(&Damage::Corrupt), "cut at {cut}");
+        }
     }
 
     #[test]

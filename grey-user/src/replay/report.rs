@@ -246,7 +246,8 @@ impl Report {
             );
             sentence(text, &now, style);
         } else {
-            sentence(text, &verdict.evidence.reason, style);
+            let now = format!("at {}: {}", second(told.ts), verdict.evidence.reason);
+            sentence(text, &now, style);
         }
         if !verdict.advice.is_empty() {
             sentence(text, &format!("→ {}", verdict.advice), style);
@@ -266,7 +267,7 @@ fn read(names: &[&str], hosts: &[&str], stats: &Stats, cgroups: usize) -> String
             text,
             ": {} to {} UTC, {}",
             second(first),
-            second(last),
+            later(first, last),
             format_duration_us(u64::try_from(us).unwrap_or(0))
         );
     }
@@ -320,6 +321,16 @@ fn second(ts: Timestamp) -> String {
     let text = ts.to_string();
     let text = text.split('.').next().unwrap_or_default();
     text.replacen('T', " ", 1)
+}
+
+/// The same without the day where it is that of `first`.
+fn later(first: Timestamp, last: Timestamp) -> String {
+    const DAY: usize = "2026-11-21 ".len();
+    let (first, last) = (second(first), second(last));
+    match (first.get(..DAY), last.get(..DAY), last.get(DAY..)) {
+        (Some(day), Some(same), Some(time)) if day == same => time.to_owned(),
+        _ => last,
+    }
 }
 
 /// A sentence below a row, folded to the terminal.

@@ -238,7 +238,7 @@ fn growth_kills_and_processes_reach_the_detector_and_processes_can_be_left_out()
     ]
     .map(String::into_bytes)
     .to_vec();
-    let run = replay(&[lines.clone()], Options::default(), 1);
+    let run = replay(std::slice::from_ref(&lines), Options::default(), 1);
     assert_eq!((run.stats.events, run.stats.processes), (2, 1));
     for what in ["Growth", "kills: 2", "Process"] {
         assert!(
