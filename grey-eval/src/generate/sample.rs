@@ -5,7 +5,7 @@ use grey_core::event::{Cgroup, Limit};
 
 use super::classes::Class;
 use super::parts::Held;
-use super::{Bound, DAY, GIB, HOUR, KIB, MIB, MINUTE, Plan};
+use super::{Bound, DAY, HOUR, KIB, MIB, MINUTE, Plan};
 use crate::rng::Rng;
 use crate::trace::{Kind, Trace, Truth};
 
@@ -65,7 +65,10 @@ struct Run {
     siblings: Vec<u8>,
     has_faults: bool,
     kernel: f64,
+    /// What the rest of the machine holds, and its relative deviation at the last sample.
     others: f64,
+    breath: f64,
+    breathed: f64,
     faults: f64,
     /// Swapped out: what is used again, and what a leak never touches again.
     hot: f64,
@@ -155,6 +158,8 @@ impl Run {
             has_faults: !plan.faults_may_miss || rng.chance(0.85),
             kernel: rng.log_range(0.3, 4.0) * MIB,
             others: rng.log_range(30.0, 900.0) * MIB,
+            breath: 0.0,
+            breathed: 0.0,
             faults: (rng.log_range(1e3, 1e7)).floor(),
             hot: 0.0,
             cold: 0.0,
@@ -289,8 +294,10 @@ impl Run {
         }
         if let (Some(root), Bound::Machine(bytes)) = (self.root, self.plan.bound) {
             // The others on the machine breathe a little.
-            self.others =
-                (self.others * (1.0 + 0.0005 * rng.normal())).clamp(20.0 * MIB, 2.0 * GIB);
+            let keep = (-(t - self.breathed) / HOUR).exp();
+            self.breathed = t;
+            self.breath = self.breath * keep + (1.0 - keep * keep).sqrt() * 0.01 * rng.normal();
+            let others = self.others * (1.0 + self.breath);
             let used =
                 (held.anon - self.hot - self.cold) * replicas + held.shmem + held.slab + tables;
             self.points.push((
@@ -298,12 +305,12 @@ impl Run {
                 Point {
                     at_us,
                     id: Some(1),
-                    anon: pages(point.anon.unwrap_or(0) as f64 * replicas + self.others),
+                    anon: pages(point.anon.unwrap_or(0) as f64 * replicas + others),
                     swap: point.swap.and(all(point.swap)),
                     file: pages(held.file + 3.0 * self.others),
                     shmem: point.shmem,
                     max: Limit::None,
-                    available: pages(bytes - used - 0.2 * (self.others - 300.0 * MIB)),
+                    available: pages(bytes - used - (others - self.others)),
                     faults: point.faults,
                     processes: point.processes.map(|count| count + 120),
                     ..Point::default()
