@@ -15,6 +15,8 @@ use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
 use crate::{doctor, snapshot, watch};
 
+mod man;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -82,7 +84,10 @@ const EXAMPLES: &str = "Examples:
   sudo grey-ebpf record leak.ndjson.gz          keep what happens for later
   grey-ebpf replay leak.ndjson.gz               what leaks in a recording
   sudo grey-ebpf diagnose                       where memory is, what is wrong, what to do
+  sudo grey-ebpf snapshot save before.json      figures to compare with those after a change
   sudo grey-ebpf doctor                         what works here, and what is lost
+
+Begin with `watch`; it only observes. `grey-ebpf COMMAND --help` has examples of each command.
 
 Exit codes: 0 done, 1 failed, 2 bad usage, 3 this kernel or these privileges cannot do it, 4 refused by a safety rule.";
 
@@ -98,7 +103,7 @@ pub enum Command {
     /// What the detector says of recordings, as fast as they can be read
     #[command(after_help = replay::EXAMPLES)]
     Replay(ReplayArgs),
-    /// One report: where memory is, who has it, what is wrong and what to do; with --detect-leaks, who leaks
+    /// One report: where memory is, what is wrong, what to do; with --detect-leaks, who leaks
     #[command(after_help = diagnose::EXAMPLES)]
     Diagnose(DiagnoseArgs),
     /// What works on this machine, how each probe is attached, and what is lost
@@ -116,9 +121,18 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// The manual page, on stdout
-    Man,
+    /// The manual page of the program or of a command, on stdout
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// The command, such as `watch` or `snapshot compare`
+        #[arg(value_name = "COMMAND")]
+        command: Vec<String>,
+    },
 }
+
+const MAN_EXAMPLES: &str = "Examples:
+  grey-ebpf man | man -l -
+  grey-ebpf man snapshot compare > grey-ebpf-snapshot-compare.8";
 
 const WATCH_EXAMPLES: &str = "Examples:
   grey-ebpf watch                                         table on a terminal, plain lines in a pipe
@@ -268,14 +282,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "grey-ebpf", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command())
-                .section("8")
-                .render(&mut page)
-                .map_err(|error| Failure::failed(format!("manual page: {error}")))
-                .and_then(|()| print(&String::from_utf8_lossy(&page)))
-        }
+        Command::Man { command } => man::page(Cli::command(), &command)
+            .and_then(|page| print(&String::from_utf8_lossy(&page))),
     };
     end(result)
 }
