@@ -17,11 +17,17 @@ const AT_ONCE_S: f64 = 21.0;
 /// Where there is more time, a spike may take this long.
 const SPIKE_S: f64 = 65.0;
 /// Share of the time to its limit that a climb from a settled level must have lasted.
-const SETTLED: f64 = 0.1;
+const SETTLED: f64 = 0.085;
+/// The same for one that climbs since it is watched, evenly and into newly mapped memory.
+const YOUNG: f64 = 0.125;
+/// Files are written to tmpfs and walked within less than this.
+const SETTLES_S: f64 = 1800.0;
 /// Longer than a collector waits, so that an even climb of this length is not its first tooth.
 const LONG_TOOTH_S: f64 = 3.3 * 3600.0;
 /// A climb whose later part is slower than this share of its mean slows down.
 const EVEN: f64 = 0.88;
+/// Where nothing is known of the time before, a climb must be as even as this.
+const ALL_EVEN: f64 = 0.95;
 /// A single step that makes up more than this of the growth is no climb.
 const LARGEST_STEP: f64 = 0.3;
 /// Floors that a verdict rests on.
@@ -50,6 +56,8 @@ pub(super) struct Around {
     pub(super) settles: bool,
     /// Part of the growth that the cgroup's children account for.
     pub(super) children: f64,
+    /// Growth of the virtual size since the climb began.
+    pub(super) virt: Option<f64>,
     /// Processes when the climb began, and now.
     pub(super) processes: Option<(u64, u64)>,
     /// Levels a day ago were flat: nothing comes and goes with the hours here.
@@ -66,6 +74,8 @@ pub(super) struct Assessment {
     pub(super) needed: f64,
     /// Share of the room that the growth has taken.
     pub(super) taken: f64,
+    /// Growth of the virtual size since the climb began.
+    pub(super) virt: Option<f64>,
 }
 
 /// Bytes of growth that matter with this much room at the begin.
@@ -84,6 +94,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let (mut origin, mut base) = around.origin;
     let even = (trend.to - base) / ((trend.end - origin).max(1) as f64 / 1e6);
     let slowing = trend.slowing || rate < EVEN * even;
+    let all_even = rate >= ALL_EVEN * even && trend.second_half >= ALL_EVEN;
     if rate < EVEN * even {
         // It was faster before: what this segment shows by itself counts.
         (origin, base) = (trend.onset, trend.from);
@@ -98,7 +109,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let least = least_growth(Some(room));
     let taken = (climb / room).clamp(0.0, 1.0);
     let whole = room / rate;
-    let share = share(trend, around, whole, slowing);
+    let share = share(trend, around, whole, slowing, all_even);
     // A settled level that began to climb at once and evenly: a day begins more gently than that. Later on, when the
     // gentle begin and the gentle end cancel out, this can no longer be told.
     let kink = share < 0.3
@@ -121,6 +132,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         confidence: 0.0,
         needed,
         taken,
+        virt: around.virt,
     };
     // Highs it has reached before are its own coming and going.
     let territory = match around.peak_before {
@@ -186,7 +198,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
 
 /// The share of its room that a climb must have taken: evidence scales with what is at stake, and more of it is needed
 /// where what is not a leak looks the same.
-fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool) -> f64 {
+fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bool) -> f64 {
     let (origin, base) = around.origin;
     let climb = (trend.end - origin) as f64 / 1e6;
     // How long the level must have been settled before, to count as settled: half of what the climb has to last.
@@ -195,22 +207,27 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool) -> f64 {
     // Memory that has grown since the very begin and made up most of what there is: a start, or a leak from the first
     // moment. Where the limit is far away time will tell; where it is near, there is none to lose.
     let birth = young && before <= (0.15 * climb).max(3.0) && base < 0.15 * trend.to;
+    // A collected heap fills space that it has mapped before; what has to be mapped anew has no such bound.
+    let mapped = match around.virt {
+        Some(virt) => virt >= 0.7 * (trend.to - base) && climb >= 60.0,
+        None => false,
+    };
     if birth && around.urgent_birth && whole <= 180.0 {
         0.17
     } else if slowing
-        || !around.settles
-        || (young && (climb < LONG_TOOTH_S || trend.to < 1.05 * base))
+        || (!around.settles && climb < SETTLES_S)
+        || (young && !(all_even && (climb >= LONG_TOOTH_S || mapped)) || trend.to < 1.05 * base)
     {
         // Nothing is known of how it was before: the first tooth of a saw-tooth, a cache that fills, a warm-up.
         0.8
     } else if young {
-        0.3
+        YOUNG
     } else {
         // A settled level that began to climb. Minutes from its limit it may still be a job that loads its data.
         let near = ((1200.0 - whole) / 900.0).clamp(0.0, 1.0);
         // Many times as large as it was is a store being filled, or a leak.
-        let filling = if trend.to > 4.0 * base { 0.03 } else { 0.0 };
-        SETTLED + filling + 0.08 * near
+        let filling = if trend.to > 4.0 * base { 0.045 } else { 0.0 };
+        SETTLED + filling + 0.06 * near
     }
 }
 
@@ -246,5 +263,5 @@ fn processes_explain(trend: &Trend, around: &Around) -> f64 {
     let climb = around
         .processes
         .map_or(0.0, |(begin, end)| share(begin, end, around.origin.1));
-    here.max(climb)
+    here.max(climb).max(trend.by_processes)
 }

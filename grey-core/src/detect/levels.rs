@@ -2,18 +2,18 @@
 
 use super::trend::Trend;
 
-/// Width of a bucket and buckets kept, by level: one minute, five minutes, half an hour, three hours, a day, three days.
+/// Width of a bucket and buckets kept, by level: 48 seconds, 4 minutes, 24 minutes, 2.4 hours, a day, three days.
 pub(super) const LEVELS: [(i64, usize); 6] = [
-    (1_000_000, 60),
-    (5_000_000, 60),
-    (30_000_000, 60),
-    (180_000_000, 60),
+    (1_000_000, 48),
+    (5_000_000, 48),
+    (30_000_000, 48),
+    (180_000_000, 48),
     (900_000_000, 96),
     (3_600_000_000, 72),
 ];
 
 /// Buckets of all levels.
-const ALL: usize = 408;
+const ALL: usize = 360;
 
 /// One closed bucket. Not-a-number stands for "no sample".
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub(super) struct Bucket {
     pub(super) activity: f32,
     /// Processes.
     pub(super) processes: f32,
+    /// Virtual size, bytes.
+    pub(super) virt: f32,
 }
 
 pub(super) const MISSING: Bucket = Bucket {
@@ -33,6 +35,7 @@ pub(super) const MISSING: Bucket = Bucket {
     peak: f32::NAN,
     activity: f32::NAN,
     processes: f32::NAN,
+    virt: f32::NAN,
 };
 
 /// What one sample brings.
@@ -46,6 +49,8 @@ pub(super) struct Reading {
     pub(super) activity: Option<f64>,
     /// Processes.
     pub(super) processes: Option<u64>,
+    /// Virtual size, bytes.
+    pub(super) virt: Option<f64>,
 }
 
 /// The bucket being filled.
@@ -57,6 +62,7 @@ struct Open {
     activity: f64,
     activities: u32,
     processes: f32,
+    virt: f32,
 }
 
 impl Open {
@@ -68,6 +74,7 @@ impl Open {
             activity: 0.0,
             activities: 0,
             processes: f32::NAN,
+            virt: f32::NAN,
         }
     }
 
@@ -84,6 +91,7 @@ impl Open {
                 f32::NAN
             },
             processes: self.processes,
+            virt: self.virt,
         }
     }
 }
@@ -104,7 +112,7 @@ impl Levels {
     }
 
     /// Rings that say the series stayed between `floor` and `peak` from `from` to `to` (µs).
-    pub(super) fn flat(from: i64, to: i64, floor: f64, peak: f64, processes: Option<u64>) -> Self {
+    pub(super) fn flat(from: i64, to: i64, floor: f64, peak: f64, processes: Option<u64>, virt: Option<f64>) -> Self {
         let mut levels = Levels::new();
         for (level, (width, length)) in LEVELS.into_iter().enumerate() {
             let last = to.div_euclid(width);
@@ -115,6 +123,7 @@ impl Levels {
                     peak: peak as f32,
                     activity: f32::NAN,
                     processes: processes.map_or(f32::NAN, |count| count as f32),
+                    virt: virt.map_or(f32::NAN, |virt| virt as f32),
                 };
             }
             levels.open[level] = Some(Open {
@@ -153,6 +162,9 @@ impl Levels {
             if let Some(processes) = reading.processes {
                 open.processes = processes as f32;
             }
+            if let Some(virt) = reading.virt {
+                open.virt = virt as f32;
+            }
             return 0;
         }
         let closed = self.roll(reading.at);
@@ -165,6 +177,7 @@ impl Levels {
             processes: reading
                 .processes
                 .map_or(f32::NAN, |processes| processes as f32),
+            virt: reading.virt.map_or(f32::NAN, |virt| virt as f32),
         });
         closed
     }
@@ -203,6 +216,9 @@ impl Levels {
         }
         if bucket.processes.is_finite() {
             open.processes = bucket.processes;
+        }
+        if bucket.virt.is_finite() {
+            open.virt = bucket.virt;
         }
     }
 
@@ -321,13 +337,27 @@ impl Levels {
         None
     }
 
+    /// The first bucket that ends at or after `at` (µs) for which `known` gives a figure.
+    fn first_after(&self, at: i64, known: impl Fn(&Bucket) -> f32) -> Option<f64> {
+        (0..LEVELS.len())
+            .flat_map(|level| {
+                self.closed(level)
+                    .map(move |(middle, bucket)| (middle + LEVELS[level].0 / 2, bucket))
+            })
+            .filter(|(end, bucket)| *end >= at && known(bucket).is_finite())
+            .min_by_key(|(end, _)| *end)
+            .map(|(_, bucket)| f64::from(known(bucket)))
+    }
+
     /// Processes at or after `at` (µs), as early as they are remembered.
     pub(super) fn processes_at(&self, at: i64) -> Option<u64> {
-        (0..LEVELS.len())
-            .flat_map(|level| self.closed(level).map(move |(middle, bucket)| (middle + LEVELS[level].0 / 2, bucket)))
-            .filter(|(end, bucket)| *end >= at && bucket.processes.is_finite())
-            .min_by_key(|(end, _)| *end)
-            .map(|(_, bucket)| bucket.processes as u64)
+        self.first_after(at, |bucket| bucket.processes)
+            .map(|count| count as u64)
+    }
+
+    /// Virtual size at or after `at` (µs), as early as it is remembered.
+    pub(super) fn virt_at(&self, at: i64) -> Option<f64> {
+        self.first_after(at, |bucket| bucket.virt)
     }
 
     /// Closed buckets of every level for the state file: level, index, bucket.

@@ -247,7 +247,10 @@ impl Node {
             self.started = true;
             self.anon.reset(now, level);
         }
-        self.masks[0] |= self.anon.push(now, level, point.faults, point.processes);
+        let virt = point.virt.map(|virt| virt as f64);
+        self.masks[0] |= self
+            .anon
+            .push(now, level, point.faults, point.processes, virt);
         let mut due = self.masks[0] != 0;
         let slab = point.slab.unwrap_or(0) as f64;
         let tables = point.pagetables.unwrap_or(0) as f64;
@@ -299,7 +302,7 @@ impl Node {
                 return false;
             }
         };
-        let mask = self.others[index].push(now, level, None, None);
+        let mask = self.others[index].push(now, level, None, None, None);
         self.masks[index + 1] |= mask;
         mask != 0
     }
@@ -494,7 +497,7 @@ impl Node {
             second_half: trend.map(|trend| trend.second_half),
             largest_step: trend.map(|trend| trend.largest_step),
             room_taken: said.filter(|_| limit.is_some()).map(|said| said.taken),
-            virtual_growth_bytes: None,
+            virtual_growth_bytes: said.and_then(|said| said.virt).map(|virt| virt as i64),
             processes: trend.and_then(|trend| trend.processes),
             grower: (open && memory == Memory::Anon)
                 .then(|| {

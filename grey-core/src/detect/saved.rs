@@ -35,9 +35,9 @@ struct SavedSeries {
     entered: i64,
     #[serde(default)]
     held: Option<Held>,
-    /// By level: index of the first bucket, then each bucket's floor and peak in KiB and faults a second; an absent
-    /// floor is −1.
-    levels: Vec<(i64, Vec<[i64; 3]>)>,
+    /// By level: index of the first bucket, then each bucket's floor and peak in KiB, faults a second and
+    /// virtual size in KiB; what is unknown is −1.
+    levels: Vec<(i64, Vec<[i64; 4]>)>,
 }
 
 impl Saved {
@@ -97,14 +97,14 @@ impl SavedNode {
 impl SavedSeries {
     fn of(series: &Series) -> Option<SavedSeries> {
         let parts = series.parts()?;
-        let mut levels: Vec<(i64, Vec<[i64; 3]>)> = vec![(0, Vec::new()); LEVELS.len()];
+        let mut levels: Vec<(i64, Vec<[i64; 4]>)> = vec![(0, Vec::new()); LEVELS.len()];
         for (level, index, bucket) in parts.levels.entries() {
             let (first, row) = &mut levels[level];
             if row.is_empty() {
                 *first = index;
             }
             while (row.len() as i64) < index - *first {
-                row.push([-1, -1, -1]);
+                row.push([-1; 4]);
             }
             let kib = |bytes: f32| (f64::from(bytes) / 1024.0).round() as i64;
             let rate = if bucket.activity.is_finite() {
@@ -112,7 +112,8 @@ impl SavedSeries {
             } else {
                 -1
             };
-            row.push([kib(bucket.floor), kib(bucket.peak), rate]);
+            let virt = if bucket.virt.is_finite() { kib(bucket.virt) } else { -1 };
+            row.push([kib(bucket.floor), kib(bucket.peak), rate, virt]);
         }
         Some(SavedSeries {
             memory: series.memory,
@@ -141,7 +142,7 @@ impl SavedSeries {
             if row.len() > LEVELS[level].1 {
                 return None;
             }
-            for (offset, [floor, peak, rate]) in row.iter().enumerate() {
+            for (offset, [floor, peak, rate, virt]) in row.iter().enumerate() {
                 if *floor < 0 || *peak < *floor || *peak > 1 << 50 {
                     continue;
                 }
@@ -153,6 +154,7 @@ impl SavedSeries {
                         peak: *peak as f32 * 1024.0,
                         activity: if *rate < 0 { f32::NAN } else { *rate as f32 },
                         processes: f32::NAN,
+                        virt: if *virt < 0 { f32::NAN } else { *virt as f32 * 1024.0 },
                     },
                 );
             }

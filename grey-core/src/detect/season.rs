@@ -93,6 +93,7 @@ pub(super) fn analyse(levels: &Levels, least: f64, scratch: &mut Scratch) -> Opt
         load: None,
         // The day's course is taken out already.
         steady_load: true,
+        by_processes: 0.0,
         processes: None,
     })
 }

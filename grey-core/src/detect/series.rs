@@ -51,6 +51,7 @@ pub(super) struct Active {
     rises: Rises,
     ended: Option<Ended>,
     least: f64,
+    virt: Option<f64>,
     /// When the state was entered, µs.
     entered: i64,
 }
@@ -114,7 +115,7 @@ impl Series {
     pub(super) fn risen(memory: Memory, first: i64, low: f64, at: i64, level: f64) -> Self {
         let mut series = Series::new(memory, first, low);
         series.last_at = at - 1;
-        series.push(at, level, None, None);
+        series.push(at, level, None, None, None);
         series
     }
 
@@ -142,6 +143,7 @@ impl Series {
         level: f64,
         faults: Option<u64>,
         processes: Option<u64>,
+        virt: Option<f64>,
     ) -> u8 {
         if at <= self.last_at && self.last_at != self.first {
             return 0;
@@ -165,7 +167,7 @@ impl Series {
                 return 0;
             }
             self.active = Some(Box::new(Active {
-                levels: Levels::flat(self.first, before + 1, self.low, self.high, processes),
+                levels: Levels::flat(self.first, before + 1, self.low, self.high, processes, virt),
                 state: State::Normal,
                 cause: Cause::Unknown,
                 best: None,
@@ -173,17 +175,20 @@ impl Series {
                 rises: Rises::new(before, self.low),
                 ended: None,
                 least: assess::least_growth(None),
+                virt,
                 entered: at,
             }));
         }
         let Some(active) = &mut self.active else {
             return 0;
         };
+        active.virt = virt.or(active.virt);
         let closed = active.levels.push(&Reading {
             at,
             level,
             activity,
             processes,
+            virt,
         });
         let mut mask = active.worth(closed, at);
         if let Some(ended) = active
@@ -249,6 +254,7 @@ impl Series {
             rises: Rises::new(last_at, last),
             ended: None,
             least: assess::least_growth(None),
+            virt: None,
             entered: parts.entered,
         }));
         series
@@ -302,7 +308,7 @@ impl Active {
             }
             let index = at.div_euclid(*width);
             // A judgement costs as much as some hundred samples; half the resolution of a fine level is enough.
-            if *length == 60 && index % 2 != 0 {
+            if *length == 48 && index % 2 != 0 {
                 continue;
             }
             let Some(latest) = self.levels.latest(level) else {
@@ -356,6 +362,10 @@ impl Active {
                 peak_before: if teeth > 0.0 { None } else { peak_before },
                 children: (context.children)(onset, trend.growth()),
                 flat_day: season::flat_day(&self.levels, trend.onset, trend.growth()),
+                virt: self
+                    .virt
+                    .zip(self.levels.virt_at(origin.0))
+                    .map(|(now, then)| now - then),
                 processes: self.levels.processes_at(origin.0).zip(trend.processes.map(|[_, end]| end)),
             };
             let said = assess::assess(&trend, &around);

@@ -37,6 +37,8 @@ pub(super) struct Trend {
     /// How much of the growth follows the page-fault rate, where that is known; and whether that rate is steady.
     pub(super) load: Option<f64>,
     pub(super) steady_load: bool,
+    /// How much of the growth follows the number of processes.
+    pub(super) by_processes: f64,
     /// Processes at the begin and the end.
     pub(super) processes: Option<[u64; 2]>,
 }
@@ -88,6 +90,7 @@ impl Floors {
                 peak: high,
                 activity: faults,
                 processes: count,
+                virt: _,
             } = *bucket;
             at.push(middle);
             floor.push(f64::from(low));
@@ -195,6 +198,7 @@ fn segment(
         && deep * 10 >= n * 8;
     let (load, steady_load) = load(&floors.activity[from..], y, growth);
     let processes = &floors.processes[from..];
+    let by_processes = follows(processes, y, growth, 0.9);
     let count = |value: &f64| value.is_finite().then_some(*value as u64);
     Some(Trend {
         level,
@@ -215,6 +219,7 @@ fn segment(
         slowing,
         load,
         steady_load,
+        by_processes,
         processes: processes
             .iter()
             .find_map(count)
@@ -259,30 +264,30 @@ fn spread(y: &[f64]) -> f64 {
     if squares > 0.0 { sum * sum / squares } else { 0.0 }
 }
 
-/// How much of the growth goes with the fault rate, and whether that rate is steady.
+/// How much of the growth goes with the fault rate, and whether that rate is next to nothing.
 fn load(activity: &[f64], y: &[f64], growth: f64) -> (Option<f64>, bool) {
-    let known: Vec<f64> = activity
-        .iter()
-        .copied()
-        .filter(|rate| rate.is_finite())
-        .collect();
-    if known.len() * 2 < activity.len() || known.len() < LEAST_FLOORS {
+    let known = activity.iter().filter(|rate| rate.is_finite());
+    let (count, sum) = known.fold((0, 0.0), |(count, sum), rate| (count + 1, sum + rate));
+    if count * 2 < activity.len() || count < LEAST_FLOORS {
         return (None, false);
     }
-    let mean = known.iter().sum::<f64>() / known.len() as f64;
-    let Some((r, slope)) = stats::correlation(activity, y) else {
-        // No spread at all.
-        return (Some(0.0), true);
-    };
-    let part = (known.len() / 6).max(1);
-    let begin = known[..part].iter().sum::<f64>() / part as f64;
-    let end = known[known.len() - part..].iter().sum::<f64>() / part as f64;
-    let explained = if r > 0.8 {
-        (slope * (end - begin) / growth).clamp(0.0, 1.0)
-    } else {
-        0.0
-    };
     // Where next to nothing is done, nothing is done for somebody. Any other rate may hide one that matters.
-    let steady = mean < 2.0;
-    (Some(explained), steady)
+    let idle = sum / (count as f64) < 2.0;
+    (Some(follows(activity, y, growth, 0.8)), idle)
+}
+
+/// Share of the growth that a figure explains which goes up and down with the level; 0 if it hardly does.
+fn follows(figure: &[f64], y: &[f64], growth: f64, least: f64) -> f64 {
+    let Some((r, slope)) = stats::correlation(figure, y) else {
+        return 0.0;
+    };
+    if r < least {
+        return 0.0;
+    }
+    let known = || figure.iter().copied().filter(|value| value.is_finite());
+    let part = (known().count() / 6).max(1);
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.take(part).sum::<f64>() / part as f64;
+    let begin = mean(&mut known());
+    let end = mean(&mut known().rev());
+    (slope * (end - begin) / growth).clamp(0.0, 1.0)
 }
