@@ -253,6 +253,18 @@ impl Model {
         self.verdicts.of(path)
     }
 
+    /// Seconds left of the time to the limit that a verdict gave when it came; `None` when it gave none or that time is
+    /// over.
+    #[must_use]
+    pub fn time_left(&self, judged: &Judged) -> Option<f64> {
+        let since = self.now?.0.saturating_sub(judged.ts.0).max(0) as f64 / 1e6;
+        judged
+            .verdict
+            .ttl_s
+            .map(|ttl| ttl - since)
+            .filter(|left| *left > 0.0)
+    }
+
     /// How many cgroups have a verdict that is suspect or confirmed.
     #[must_use]
     pub fn trouble(&self) -> Trouble {

@@ -128,6 +128,8 @@ pub struct Row<'a> {
     pub matched: bool,
     /// The gravest of what the detector says of it.
     pub verdict: Option<&'a Judged>,
+    /// Seconds left until the limit it names ([`Model::time_left`]).
+    pub time_left: Option<f64>,
 }
 
 /// Which file holds a limit.
@@ -246,6 +248,7 @@ impl Model {
     }
 
     fn row<'a>(&'a self, entry: &'a Entry, label: &'a str, depth: usize, matched: bool) -> Row<'a> {
+        let verdict = self.verdicts(entry.path()).first();
         Row {
             entry,
             rates: self.rates(entry),
@@ -254,7 +257,8 @@ impl Model {
             label,
             depth,
             matched,
-            verdict: self.verdicts(entry.path()).first(),
+            verdict,
+            time_left: verdict.and_then(|judged| self.time_left(judged)),
         }
     }
 

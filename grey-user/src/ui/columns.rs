@@ -282,7 +282,7 @@ pub(super) fn cell(
     match column {
         Column::Verdict => row.verdict.map_or_else(
             || (String::new(), theme.dim()),
-            |judged| verdict(judged, theme),
+            |judged| verdict(judged, row.time_left, theme),
         ),
         Column::Kind => (row.entry.kind().to_owned(), theme.dim()),
         Column::Processes => gauge(figure::total(sample.processes), theme),
@@ -315,7 +315,7 @@ pub(super) fn cell(
 }
 
 /// What is said, in a word that is clear without its colour, and the time to the limit where there is room for it.
-fn verdict(judged: &Judged, theme: Theme) -> (String, Style) {
+fn verdict(judged: &Judged, left: Option<f64>, theme: Theme) -> (String, Style) {
     let verdict = &judged.verdict;
     let word = match (verdict.state, verdict.cause) {
         (State::Normal, _) => String::new(),
@@ -326,9 +326,9 @@ fn verdict(judged: &Judged, theme: Theme) -> (String, Style) {
         (State::Confirmed, cause) => cause.word().to_uppercase(),
         (State::Recovered, _) => "recovered".to_owned(),
     };
-    let text = match verdict.ttl_s {
-        Some(ttl) if judged.is_open() => {
-            let with = format!("{word} {}", seconds(ttl));
+    let text = match left {
+        Some(left) if judged.is_open() => {
+            let with = format!("{word} {}", seconds(left));
             if with.len() <= usize::from(VERDICT) {
                 with
             } else {

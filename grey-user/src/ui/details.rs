@@ -64,7 +64,8 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, path: &str, stat
             height: area.height.saturating_sub(2) / 2,
             ..area
         },
-        model.verdicts(path),
+        model,
+        path,
         theme,
     );
     let below = area.height.saturating_sub(2 + said);

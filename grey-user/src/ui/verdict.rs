@@ -2,7 +2,7 @@
 
 use grey_core::event::Verdict;
 use grey_core::units::{format_bytes, format_rate};
-use grey_core::view::{Judged, headline, printable, seconds};
+use grey_core::view::{Model, headline, printable, seconds};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -13,9 +13,9 @@ use super::panes::Line;
 use super::theme::Theme;
 
 /// Draws the gravest in full and of the others one line each. Returns the lines taken.
-pub(super) fn draw(buf: &mut Buffer, area: Rect, verdicts: &[Judged], theme: Theme) -> u16 {
+pub(super) fn draw(buf: &mut Buffer, area: Rect, model: &Model, path: &str, theme: Theme) -> u16 {
     let mut used = 0;
-    for (at, judged) in verdicts.iter().enumerate() {
+    for (at, judged) in model.verdicts(path).iter().enumerate() {
         let verdict = &judged.verdict;
         let style = state_style(verdict.state, theme);
         let mut words = vec![
@@ -27,7 +27,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, verdicts: &[Judged], theme: The
         ];
         if at == 0 {
             words.extend(
-                forecast(verdict)
+                forecast(verdict, model.time_left(judged))
                     .into_iter()
                     .map(|text| (text, theme.text())),
             );
@@ -50,7 +50,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, verdicts: &[Judged], theme: The
 }
 
 /// Rate, growth, limit, each with its confidence interval where there is one.
-fn forecast(verdict: &Verdict) -> Vec<String> {
+fn forecast(verdict: &Verdict, left: Option<f64>) -> Vec<String> {
     let mut words = Vec::new();
     if let Some(rate) = verdict.rate_bps {
         let interval = verdict.rate_ci95.map_or(String::new(), |[low, high]| {
@@ -74,7 +74,14 @@ fn forecast(verdict: &Verdict) -> Vec<String> {
             let interval = verdict.ttl_ci95_s.map_or(String::new(), |[low, high]| {
                 format!(" ({} to {})", seconds(low), seconds(high))
             });
-            format!(" in {}{interval}", seconds(ttl))
+            match left {
+                Some(left) if (ttl - left).round() >= 1.0 => {
+                    format!(" in {}, {} then{interval}", seconds(left), seconds(ttl))
+                }
+                Some(_) => format!(" in {}{interval}", seconds(ttl)),
+                // It did not go on like that, or the limit is reached.
+                None => format!(" in {} from then{interval}", seconds(ttl)),
+            }
         });
         words.push(format!("limit {}{whose}{when}", format_bytes(limit)));
     }

@@ -115,6 +115,17 @@ fn trouble_is_counted_by_cgroup_and_a_recovery_is_shown_for_a_while() {
 }
 
 #[test]
+fn the_time_to_the_limit_runs_down() {
+    let mut model = model();
+    say(&mut model, 0, "/a", judged(State::Confirmed, Cause::Leak));
+    for (second, left) in [(1, Some(100.0)), (100, Some(1.0)), (101, None), (999, None)] {
+        sample(&mut model, second * 1000, "/a", anon(MIB));
+        let rows = model.rows(&Query::default());
+        assert_eq!(rows[0].time_left, left, "at {second}");
+    }
+}
+
+#[test]
 fn what_was_said_of_a_cgroup_goes_with_it() {
     let mut model = model();
     for path in ["/a", "/b"] {

@@ -167,7 +167,7 @@ fn d_sorts_by_verdict() {
     press(&mut state, "d");
     assert_eq!(state.query().sort, SortKey::Verdict);
     let text = screen(140, 40, &troubled(), &mut state);
-    let order: Vec<usize> = ["LEAK 1m41s", "retention?", "growing", "recovered"]
+    let order: Vec<usize> = ["LEAK 1m39s", "retention?", "growing", "recovered"]
         .iter()
         .map(|word| text.find(word).expect("in the table"))
         .collect();
