@@ -175,7 +175,7 @@ mod tests {
         let mut record = Recording::open(&path).unwrap();
         record.begin().unwrap();
         for events in [20, 5000] {
-            for seq in 0..events {
+            for seq in 0_u64..events {
                 record
                     .write(&event(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
                     .unwrap();
