@@ -422,3 +422,34 @@ fn a_parents_sum_holds_its_childrens_processes() {
     );
     assert_eq!(facts.cgroups.source, super::facts::Source::Processes);
 }
+
+#[test]
+fn a_name_cannot_steer_the_terminal() {
+    let tree = server();
+    let evil = "\u{1b}[2Jx\r";
+    cgroup(
+        &tree,
+        &format!("/{evil}"),
+        &[
+            ("current", 6 << 30),
+            ("anon", 6 << 30),
+            ("max", 6 << 30),
+            ("kills", 1),
+        ],
+    );
+    process(&tree, 400, evil, &format!("/{evil}"), 6 << 20, None);
+    let facts = facts_of(&tree, &[], 10);
+    let report = Report::of(&facts, None, NOW, Duration::ZERO);
+    for verbose in [false, true] {
+        let text = text(&report, 100, verbose);
+        assert!(text.contains("\\u{1b}[2Jx"), "{text}");
+        let bad: Vec<char> = text
+            .chars()
+            .filter(|c| c.is_control() && *c != '\n')
+            .collect();
+        assert_eq!(bad, [], "{text}");
+    }
+    // JSON escapes by itself, and keeps the name.
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["cgroups"]["top"][0]["path"], format!("/{evil}"));
+}

@@ -1,5 +1,6 @@
 //! The report as text for a person: the worst finding first, aligned, no wider than the terminal.
 
+mod clean;
 mod findings;
 mod machine;
 mod pen;
@@ -28,6 +29,7 @@ pub(super) struct Style {
 
 /// The whole report.
 pub(super) fn render(report: &Report, style: Style) -> String {
+    let report = &clean::clean(report);
     let mut pen = Pen::new(style.color, style.width.clamp(NARROWEST, WIDEST));
     findings::head(&mut pen, report);
     if let Some(leaks) = &report.leaks {
