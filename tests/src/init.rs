@@ -81,6 +81,13 @@ fn prepare() -> Result<Results> {
     enable_controllers()?;
     load_modules()?;
     mount_programs();
+    // Servers and their clients talk over it.
+    let up = Command::new("/bin/busybox")
+        .args(["ifconfig", "lo", "up"])
+        .status();
+    if !up.is_ok_and(|status| status.success()) {
+        eprintln!("init: the loopback interface does not come up");
+    }
     let heartbeat =
         Results::to_file(Path::new(RESULTS_PORT)).context("open the results port again")?;
     std::thread::spawn(move || {

@@ -66,8 +66,9 @@ fn record(root: &Path, args: &Args, run: &Run, into: &Path) -> Result<()> {
     fs::create_dir_all(&scratch).with_context(|| format!("create {}", scratch.display()))?;
     let taken = in_vm(root, args, run, &scratch);
     let done = taken.and_then(|taken| labels::write(run, &taken, &scratch, into));
-    let _ = fs::remove_dir_all(&scratch);
-    let written = done.with_context(|| format!("the run {}", run.name))?;
+    // What took so long to record is kept where something is wrong with it.
+    let written = done.with_context(|| format!("the run {} ({})", run.name, scratch.display()))?;
+    fs::remove_dir_all(&scratch).with_context(|| format!("remove {}", scratch.display()))?;
     println!("{}: {written} in {}", run.name, seconds(start));
     Ok(())
 }

@@ -7,7 +7,7 @@
  *   heap mmap-leak RATE [DELAY_S]            maps 64 KiB pieces and never unmaps them
  *   heap bursts RATE PERIOD_S                leaks the same on average, in bursts a period apart
  *   heap handler RATE WORK                   serves requests: WORK bytes come and go every few seconds, RATE leaks
- *   heap vector RATE RESERVE                 an unbounded vector beside a reservation that nobody touches
+ *   heap vector RATE RESERVE [DELAY_S]       an unbounded vector beside a reservation that nobody touches
  *   heap reserve BYTES                       the reservation alone, and an ordinary small program
  *   heap stacks BYTES_PER_THREAD PERIOD_S    starts a thread a period that never ends and has used that much of its stack
  *   heap plateau BYTES PERIOD_S              spikes of small objects, freed except a few that pin the heap's end
@@ -141,23 +141,23 @@ static void reserve(size_t bytes)
 		free(take(256 << 10));
 }
 
-static void vector(double rate, size_t bytes)
+static void vector(double rate, size_t bytes, double delay)
 {
 	map(bytes, MAP_NORESERVE);
-	pause_for(5);
+	pause_for(delay);
 	onset();
 	size_t capacity = 1 << 20, length = 0;
 	char *items = malloc(capacity);
 	double start = now(CLOCK_MONOTONIC);
 	for (;;) {
-		for (size_t rest = due(start, rate, length); rest > 0 && items; rest--, length++) {
-			if (length == capacity)
-				items = realloc(items, capacity *= 2);
-			if (items)
-				items[length] = 1;
+		for (size_t rest = due(start, rate, length); rest > 0;) {
+			if (length == capacity && !(items = realloc(items, capacity *= 2)))
+				refused("realloc");
+			size_t next = rest < capacity - length ? rest : capacity - length;
+			memset(items + length, 1, next);
+			length += next;
+			rest -= next;
 		}
-		if (!items)
-			refused("realloc");
 		pause_for(0.05);
 	}
 }
@@ -194,11 +194,8 @@ static void plateau(size_t bytes, double period)
 	pause_for(10);
 	for (;;) {
 		printf("note spike at %.3f\n", now(CLOCK_REALTIME));
-		for (size_t i = 0; i < count; i++) {
+		for (size_t i = 0; i < count; i++)
 			objects[i] = take(piece - i % 7 * 16);
-			if (i % 10000 == 0)
-				pause_for(0.02);
-		}
 		/* The last one is at the end of the heap: with it alive, malloc has nothing to trim. */
 		void *last = objects[count - 1];
 		for (size_t i = 0; i + 1 < count; i++)
@@ -271,7 +268,7 @@ int main(int argc, char **argv)
 	else if (!strcmp(mode, "handler"))
 		handler(a, b);
 	else if (!strcmp(mode, "vector"))
-		vector(a, b);
+		vector(a, b, c);
 	else if (!strcmp(mode, "reserve"))
 		reserve(a);
 	else if (!strcmp(mode, "stacks"))

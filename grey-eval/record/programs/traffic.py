@@ -57,10 +57,11 @@ def spike(size, period):
     time.sleep(10)
     while True:
         print(f"note spike at {time.time():.3f}", flush=True)
-        # Rows of a document: small objects by the hundred thousand; one in 2000 outlives the rest.
-        rows = [{"id": i, "name": f"row {i}", "tags": (i, str(i))} for i in range(int(size) // 450)]
-        survivors[:] = [row["tags"] for row in rows[::2000]] + [rows[-1]]
+        # Rows of a document, four kilobytes each; one in 500 outlives the rest.
+        rows = [{"id": i, "text": f"{i:<3700}"} for i in range(int(size) // 4000)]
+        survivors[:] = rows[::500] + rows[-1:]
         del rows
+        print(f"note freed at {time.time():.3f}", flush=True)
         end = time.monotonic() + float(period)
         while time.monotonic() < end:
             str(list(range(1000)))

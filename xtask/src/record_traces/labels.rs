@@ -70,8 +70,8 @@ struct Kept {
 /// Anonymous bytes and swapped-out ones at a time, µs.
 type Level = (i64, f64);
 
-/// Copies a recording, compressed as well as it can be and without the verdicts of the detector that recorded it: a
-/// detector that is scored must not read another's answers.
+/// Copies what a detector may go by, compressed as well as it can be. The verdicts of the detector that recorded it are
+/// left out: one that is scored must not read another's answers.
 fn keep(from: &Path, to: &Path) -> Result<Kept> {
     let source = fs::File::open(from).with_context(|| format!("open {}", from.display()))?;
     let target = fs::File::create(to).with_context(|| format!("create {}", to.display()))?;
@@ -89,7 +89,6 @@ fn keep(from: &Path, to: &Path) -> Result<Kept> {
             .unwrap_or_default()
             .to_owned();
         match event["type"].as_str() {
-            Some("verdict") => continue,
             Some("sample") => {
                 let ts = event["ts"].as_str().context("a sample without time")?;
                 let ts: Timestamp = ts.parse().with_context(|| format!("ts {ts}"))?;
@@ -101,7 +100,8 @@ fn keep(from: &Path, to: &Path) -> Result<Kept> {
                 let ts = event["ts"].as_str().context("an OOM kill without time")?;
                 kept.killed.entry(path).or_insert_with(|| ts.to_owned());
             }
-            _ => {}
+            Some("process" | "growth") => {}
+            _ => continue,
         }
         writeln!(gzip, "{line}").context("write the recording")?;
         kept.lines += 1;
@@ -150,17 +150,32 @@ fn label(series: &Series, file: &str, said: &str, kept: &Kept, taken: &Taken) ->
         "causes": series.causes,
         "program": series.program,
         "description": series.description,
-        "notes": series.notes,
+        "notes": notes(series, taken),
         "samples": levels.len(),
         "kernel": taken.kernel,
         "versions": versions,
     }))
 }
 
+/// How it was run.
+fn notes(series: &Series, taken: &Taken) -> String {
+    let mut notes = format!("Linux {}", taken.kernel);
+    if let Some(max) = &series.max {
+        notes.push_str(&format!("; memory.max {max}"));
+    }
+    notes.push_str(&format!("; {}", series.command));
+    for more in [&series.beside, &series.notes].into_iter().flatten() {
+        notes.push_str(&format!("; {more}"));
+    }
+    notes
+}
+
 /// When a leak would be at `limit` if it went on as it did from its onset to the last sample.
 fn at_limit(levels: &[Level], onset: Timestamp, limit: f64) -> Option<Timestamp> {
     let onset = onset.as_microsecond();
-    let (from, base) = *levels.iter().rfind(|(at, _)| *at <= onset)?;
+    // One that leaks from the very begin had nothing before.
+    let before = levels.iter().rfind(|(at, _)| *at <= onset);
+    let (from, base) = before.copied().unwrap_or((onset, 0.0));
     let (to, level) = *levels.last()?;
     let rate = (level - base) / (to - from.max(onset)) as f64;
     if rate <= 0.0 {
@@ -216,6 +231,8 @@ mod tests {
         let at = |us| Timestamp::from_microsecond(us).unwrap();
         assert_eq!(at_limit(&levels, at(1_000_000), 50.0), Some(at(5_000_000)));
         assert_eq!(at_limit(&levels[..2], at(0), 50.0), None);
+        let from_nothing = at_limit(&levels[2..], at(0), 50.0);
+        assert_eq!(from_nothing, Some(at(5_000_000)));
     }
 
     #[test]

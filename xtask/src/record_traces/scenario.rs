@@ -36,10 +36,10 @@ pub(super) struct Series {
     pub(super) leak: bool,
     pub(super) causes: Vec<Value>,
     /// Shell command in the cgroup.
-    command: String,
+    pub(super) command: String,
     /// Shell command outside of it, which finds its directory in `$CGROUP`.
     #[serde(default)]
-    beside: Option<String>,
+    pub(super) beside: Option<String>,
     /// memory.max
     #[serde(default)]
     pub(super) max: Option<String>,
@@ -91,8 +91,8 @@ impl Run {
         } = self;
         let _ = write!(
             script,
-            "grey-ebpf watch --json --interval {interval} --duration {seconds}s --cgroup / --cgroup '{PARENT}/*' \
-             --record /tmp/out/{name}.ndjson.gz > /dev/null || exit 8\n\
+            "grey-ebpf record /tmp/out/{name}.ndjson.gz --interval {interval} --duration {seconds}s --cgroup / \
+             --cgroup '{PARENT}/*' > /dev/null 2> /tmp/said || {{ cat /tmp/said; exit 8; }}\n\
              cd /tmp/out && tar -cf /dev/vdb . && sync\n"
         );
         script
