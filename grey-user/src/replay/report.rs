@@ -19,6 +19,13 @@ const INDENT: usize = 11;
 /// No sentence is folded into less than this.
 const NARROWEST: usize = 30;
 
+/// Length of `2026-`.
+const YEAR: usize = 5;
+/// Columns before the path in a row.
+const BEFORE_PATH: usize = 87;
+/// Columns that a path gets at least.
+const LEAST_PATH: usize = 16;
+
 /// How text looks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Style {
@@ -138,7 +145,7 @@ impl Report {
             second(event.ts),
             style.state(verdict.state, &format!("{:<9}", verdict.state)),
             verdict.cause,
-            self.subject(&event.host, path, verdict),
+            self.subject(&event.host, path, verdict, None),
         );
         if verdict.memory != Memory::Anon {
             let _ = write!(text, "  {}", verdict.memory);
@@ -150,15 +157,24 @@ impl Report {
         text
     }
 
-    fn subject(&self, host: &str, path: &str, verdict: &Verdict) -> String {
-        let mut text = match self.several_hosts {
-            true => format!("{}:{}", printable(host), printable(path)),
-            false => printable(path).into_owned(),
+    /// Who it is about; a path that does not fit into `room` columns loses its middle.
+    fn subject(&self, host: &str, path: &str, verdict: &Verdict, room: Option<usize>) -> String {
+        let host = match self.several_hosts {
+            true => format!("{}:", printable(host)),
+            false => String::new(),
         };
-        if let Some(process) = &verdict.process {
-            let _ = write!(text, " [{} {}]", process.pid, printable(&process.comm));
-        }
-        text
+        let process = verdict.process.as_ref().map_or(String::new(), |process| {
+            format!(" [{} {}]", process.pid, printable(&process.comm))
+        });
+        let path = printable(path);
+        let path = match room {
+            Some(room) => {
+                let others = figure::width(&host) + figure::width(&process);
+                figure::fit(&path, room.saturating_sub(others).max(LEAST_PATH))
+            }
+            None => path,
+        };
+        format!("{host}{path}{process}")
     }
 
     /// What was read, and where everything that was suspect or grows still ended.
@@ -196,7 +212,7 @@ impl Report {
         } else {
             text.push('\n');
             let titles = format!(
-                "{:<9}  {:<11}  {:<10}  {:>8}  {:>6}  {:>8}  {:>5}  {:<19}  CGROUP",
+                "{:<9}  {:<11}  {:<10}  {:>8}  {:>6}  {:>8}  {:>5}  {:<14}  CGROUP",
                 "STATE", "CAUSE", "MEMORY", "RATE", "GROWTH", "TO LIMIT", "LIMIT", "SINCE (UTC)"
             );
             let _ = writeln!(text, "{}", style.paint("36", &titles));
@@ -219,7 +235,7 @@ impl Report {
         let state = row.last.verdict.state;
         let _ = writeln!(
             text,
-            "{}  {:<11}  {:<10}  {:>8}  {:>6}  {:>8}  {:>5}  {:<19}  {}",
+            "{}  {:<11}  {:<10}  {:>8}  {:>6}  {:>8}  {:>5}  {:<14}  {}",
             style.state(state, &format!("{state:<9}")),
             verdict.cause,
             verdict.memory,
@@ -227,8 +243,17 @@ impl Report {
             known(verdict.growth_bytes, |bytes| format_bytes(*bytes)),
             known(verdict.ttl_s.filter(|_| !over), |ttl| seconds(*ttl)),
             known(verdict.limit_bytes, |bytes| format_bytes(*bytes)),
-            known(verdict.since, |since| second(*since)),
-            self.subject(&key.host, &key.path, verdict),
+            // Without the year, which the line above tells.
+            known(verdict.since, |since| second(*since)
+                .chars()
+                .skip(YEAR)
+                .collect()),
+            self.subject(
+                &key.host,
+                &key.path,
+                verdict,
+                style.width.map(|width| width.saturating_sub(BEFORE_PATH))
+            ),
         );
         if over {
             let was = format!(
