@@ -73,7 +73,7 @@ fn trace() -> Vec<String> {
         for (path, anon, max) in [
             (
                 "/calm",
-                (30 << 20) + (second % 20 << 18) + noise,
+                (30 << 20) + ((second % 20) << 18) + noise,
                 Value::Null,
             ),
             ("/leak", (40 << 20) + leaked + noise, json!(1_u64 << 30)),
@@ -159,7 +159,7 @@ fn recorded() -> Result<Outcome> {
 }
 
 /// What gzip itself reads, its trailer with length and checksum included.
-pub(self) fn whole_gzip(path: &str) -> Result<String> {
+fn whole_gzip(path: &str) -> Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
     flate2::read::GzDecoder::new(fs::File::open(path)?)
@@ -492,7 +492,7 @@ fn bad_calls() -> Result<Outcome> {
 }
 
 /// Runs `replay ARGS` with a file as its stdin by way of a pipe.
-pub(self) fn through_a_pipe(path: &Path, args: &[&str]) -> Result<String> {
+fn through_a_pipe(path: &Path, args: &[&str]) -> Result<String> {
     let mut child = Command::new(grey_ebpf())
         .arg("replay")
         .args(args)
