@@ -12,7 +12,8 @@
  *   heap stacks BYTES_PER_THREAD PERIOD_S    starts a thread a period that never ends and has used that much of its stack
  *   heap plateau BYTES PERIOD_S              spikes of small objects, freed except a few that pin the heap's end
  *   heap batch BYTES PERIOD_S                a job a period: takes so much, works, gives it back
- *   heap cache BYTES RATE                    a cache of its own that fills up to a cap and then replaces
+ *   heap cache BYTES RATE                    a cache of its own with a cap: random keys, what is not there is fetched
+ *   heap fill BYTES RATE                     the same filled in order and evenly, then replaced in order
  *   heap idle BYTES                          takes so much at its start and then only ticks
  */
 #include <errno.h>
@@ -228,7 +229,34 @@ static void batch(size_t bytes, double period)
 	}
 }
 
+/* Keys of one and a half times what fits; a miss takes a new entry, beyond the cap in place of a random one. */
 static void cache(size_t bytes, double rate)
+{
+	const size_t piece = 4096;
+	size_t cap = bytes / piece, keys = cap + cap / 2, held = 0, done = 0;
+	void **by_key = calloc(keys, sizeof *by_key);
+	size_t *order = calloc(cap, sizeof *order);
+	double start = now(CLOCK_MONOTONIC);
+	for (;;) {
+		for (size_t rest = due(start, rate, done); rest >= piece; rest -= piece, done += piece) {
+			size_t key = rand() % keys, place = held;
+			if (by_key[key])
+				continue;
+			if (held == cap) {
+				place = rand() % cap;
+				free(by_key[order[place]]);
+				by_key[order[place]] = NULL;
+			} else {
+				held++;
+			}
+			order[place] = key;
+			by_key[key] = take(piece);
+		}
+		pause_for(0.05);
+	}
+}
+
+static void fill(size_t bytes, double rate)
 {
 	const size_t piece = 4096;
 	size_t count = bytes / piece, done = 0;
@@ -279,6 +307,8 @@ int main(int argc, char **argv)
 		batch(a, b);
 	else if (!strcmp(mode, "cache"))
 		cache(a, b);
+	else if (!strcmp(mode, "fill"))
+		fill(a, b);
 	else if (!strcmp(mode, "idle"))
 		idle(a);
 	fprintf(stderr, "usage: heap MODE SIZE [...]; the modes are at the top of heap.c\n");
