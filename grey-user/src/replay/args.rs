@@ -13,8 +13,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   ssh node7 zcat leak.ndjson.gz | grey-ebpf replay -  from stdin
   grey-ebpf replay leak.ndjson.gz --cgroup nginx.service
 
-A line needs `ts`, `cgroup.path` and `mem.anon`; all else is used where it is there. Lines that cannot be used are
-counted, told at the end and skipped. Time is that of the lines: the same files give the same verdicts.
+A line needs `ts`, `cgroup.path` and `mem.anon`; all else is used where it is there. Lines that
+cannot be used are counted, told at the end and skipped. Time is that of the lines: the same files
+give the same verdicts.
 
 Exit codes: 0 replayed, 1 a file cannot be read or holds nothing to replay, 2 bad usage.";
 
