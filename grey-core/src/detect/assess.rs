@@ -76,6 +76,8 @@ pub(super) struct Assessment {
     pub(super) taken: f64,
     /// Growth of the virtual size since the climb began.
     pub(super) virt: Option<f64>,
+    /// Judgements of one level in a row that must agree before it is confirmed.
+    pub(super) in_a_row: u8,
 }
 
 /// Bytes of growth that matter with this much room at the begin.
@@ -133,6 +135,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         needed,
         taken,
         virt: around.virt,
+        in_a_row: if share == YOUNG { 4 } else { 1 },
     };
     // Highs it has reached before are its own coming and going.
     let territory = match around.peak_before {
@@ -145,7 +148,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let significant = trend.slope.z >= LEAST_Z && trend.slope.low > 0.0 && trend.slope.tau >= 0.6;
     // What has slowed down once is likely to do so again.
     let steady = trend.second_half / if slowing || share >= 0.3 { EVEN } else { STEADY };
-    let steps = if whole < 1200.0 { 6.5 } else { 4.5 };
+    let steps = if whole < 3600.0 { 6.5 } else { 4.5 };
     let smooth = trend.largest_step <= LARGEST_STEP
         && trend.floors >= LEAST_FLOORS
         && trend.spread >= steps;
@@ -181,7 +184,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         && smooth
         && growth >= least / 2.0
         && steady >= 1.0
-        && lasted >= 0.5
+        && lasted >= 0.85
     {
         out.state = State::Suspect;
         out.cause = Cause::Leak;

@@ -52,6 +52,8 @@ pub(super) struct Active {
     ended: Option<Ended>,
     least: f64,
     virt: Option<f64>,
+    /// By level: judgements in a row that were good for a verdict.
+    agreed: [u8; LEVELS.len()],
     /// When the state was entered, µs.
     entered: i64,
 }
@@ -176,6 +178,7 @@ impl Series {
                 ended: None,
                 least: assess::least_growth(None),
                 virt,
+                agreed: [0; LEVELS.len()],
                 entered: at,
             }));
         }
@@ -255,6 +258,7 @@ impl Series {
             ended: None,
             least: assess::least_growth(None),
             virt: None,
+            agreed: [0; LEVELS.len()],
             entered: parts.entered,
         }));
         series
@@ -368,7 +372,15 @@ impl Active {
                     .map(|(now, then)| now - then),
                 processes: self.levels.processes_at(origin.0).zip(trend.processes.map(|[_, end]| end)),
             };
-            let said = assess::assess(&trend, &around);
+            let mut said = assess::assess(&trend, &around);
+            if said.state == State::Confirmed {
+                self.agreed[level] = self.agreed[level].saturating_add(1);
+                if self.agreed[level] < said.in_a_row {
+                    said.state = State::Suspect;
+                }
+            } else {
+                self.agreed[level] = self.agreed[level].saturating_sub(1);
+            }
             let judged = Judged {
                 at: now,
                 trend,
