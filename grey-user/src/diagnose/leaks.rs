@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use grey_core::detect::Detector;
-use grey_core::event::{Body, Cgroup, State, Verdict};
+use grey_core::event::{Body, Cgroup, Memory, State, Verdict};
 use grey_core::glob::CgroupFilter;
 use grey_core::time::Timestamp;
 use grey_core::units::format_duration_us;
@@ -65,6 +65,11 @@ pub struct Grown {
 pub struct Standing {
     /// About which cgroup.
     pub cgroup: Cgroup,
+    /// When it was reached: its figures are those of that moment.
+    pub ts: Timestamp,
+    /// anon + swap of the cgroup at the last look, bytes; absent for a process or another kind of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level_bytes: Option<u64>,
     /// The verdict.
     pub verdict: Verdict,
 }
@@ -131,6 +136,11 @@ async fn run(observer: &mut Observer, time: Duration) -> std::io::Result<Leaks> 
         .standing()
         .filter_map(|event| match (&event.body, &event.cgroup) {
             (Body::Verdict { verdict }, Some(cgroup)) => Some(Standing {
+                ts: event.ts,
+                level_bytes: sights
+                    .get(&cgroup.path)
+                    .filter(|_| verdict.process.is_none() && verdict.memory == Memory::Anon)
+                    .map(|(_, [_, (_, level)])| *level),
                 cgroup: cgroup.clone(),
                 verdict: verdict.as_ref().clone(),
             }),
@@ -172,6 +182,8 @@ fn take(out: &mut Vec<Notice>, leaks: &mut Leaks, sights: &mut Sights) {
             && verdict.state == State::Recovered
         {
             leaks.recovered.push(Standing {
+                ts: event.ts,
+                level_bytes: None,
                 cgroup,
                 verdict: *verdict,
             });

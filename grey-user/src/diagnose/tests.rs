@@ -304,10 +304,14 @@ fn leaks_come_with_rate_time_evidence_and_advice() {
         cgroups: 12,
         standing: vec![
             Standing {
+                ts: NOW,
+                level_bytes: Some(420 << 20),
                 cgroup: cgroup("/system.slice/web.service"),
                 verdict: verdict(State::Confirmed, Cause::Leak, None),
             },
             Standing {
+                ts: NOW,
+                level_bytes: None,
                 cgroup: cgroup("/system.slice/web.service"),
                 verdict: verdict(State::Growing, Cause::Unknown, Some(process)),
             },

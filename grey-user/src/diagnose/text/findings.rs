@@ -144,7 +144,15 @@ fn one_leak(pen: &mut Pen, standing: &Standing, verbose: bool) {
         });
     }
     if let Some(grown) = verdict.growth_bytes {
-        figures.push(format!("{} so far", format_bytes(grown)));
+        figures.push(match standing.level_bytes {
+            Some(level) => format!(
+                "{} by {}, at {} now",
+                format_bytes(grown),
+                figure::time_of_day(standing.ts),
+                format_bytes(level)
+            ),
+            None => format!("{} so far", format_bytes(grown)),
+        });
     }
     if let (Some(ttl), Some(limit)) = (verdict.ttl_s, verdict.limit_bytes) {
         let whose = match verdict.limit_cgroup.as_deref() {
