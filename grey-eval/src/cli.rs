@@ -11,6 +11,7 @@ use clap::{Parser, ValueEnum};
 use grey_core::time::Timestamp;
 
 use crate::generate::{CLASSES, Class, Seeds, generate};
+use crate::judge::Said;
 use crate::report::{self, Results};
 use crate::score::{Outcome, score};
 use crate::trace::{Kind, Trace};
@@ -38,7 +39,7 @@ struct Args {
     /// List each wrong trace: what was said, and when
     #[arg(long)]
     verbose: bool,
-    /// Print the verdicts of one trace, named as in --verbose (class/seed)
+    /// Print the verdicts of one trace, named as in --verbose (class/seed) or in the table of the recorded ones
     #[arg(long, value_name = "NAME")]
     trace: Option<String>,
     /// Write the traces as NDJSON (gzip) with labels.json into this directory instead of scoring
@@ -74,7 +75,7 @@ enum Switch {
 pub fn run(held: fn() -> usize) -> Result<ExitCode> {
     let args = Args::parse();
     if let Some(name) = &args.trace {
-        return one(name);
+        return one(name, &args.data);
     }
     if args.cost {
         let cost = cost::measure(held);
@@ -218,21 +219,27 @@ fn write(directory: &Path, seeds: Seeds, chosen: &[&Class]) -> Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The trace of this name.
-fn named(name: &str) -> Result<Trace> {
-    let parsed = name.split_once('/').and_then(|(class, seed)| {
+/// A synthetic trace by class and seed, or a recorded one by file and cgroup, and what is said of it.
+fn named(name: &str, data: &Path) -> Result<(Trace, Said)> {
+    let synthetic = name.split_once('/').and_then(|(class, seed)| {
         let class = CLASSES.iter().find(|known| known.name == class)?;
-        Some((class, seed.parse().ok()?))
+        Some(generate(class, seed.parse().ok()?))
     });
-    let Some((class, seed)) = parsed else {
-        bail!("no trace `{name}`: give class/seed as --verbose prints it, like vector/1003");
+    if let Some(trace) = synthetic {
+        let said = judge::ours(&trace);
+        return Ok((trace, said));
+    }
+    let Some(found) = recorded::named(data, name)? else {
+        bail!(
+            "no trace `{name}`: give class/seed as --verbose prints it, like vector/1003, or file and cgroup of a \
+             recorded series, like \"slow /rec/c-leak\""
+        );
     };
-    Ok(generate(class, seed))
+    Ok(found)
 }
 
-fn one(name: &str) -> Result<ExitCode> {
-    let trace = named(name)?;
-    let said = judge::ours(&trace);
+fn one(name: &str, data: &Path) -> Result<ExitCode> {
+    let (trace, said) = named(name, data)?;
     let mut text = report::truth(&trace) + "\n";
     for (at, verdict) in &said.verdicts {
         text += &report::verdict(&trace, *at, verdict);

@@ -12,9 +12,14 @@ use grey_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::baseline;
-use crate::judge::{self, Listener};
+use crate::generate::CLASSES;
+use crate::judge::{self, Listener, Said};
 use crate::score::{Outcome, score};
+use crate::stats::quantile;
 use crate::trace::{Kind, Trace, Truth};
+
+/// Recorded caches that fill evenly up to a cap nobody outside knows.
+const EVEN_FILL: &str = "even-fill";
 
 /// A right answer of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +115,13 @@ impl Label {
         )
     }
 
+    /// Whether it is of a class that nobody can tell from a leak from outside.
+    #[must_use]
+    pub fn ambiguous(&self) -> bool {
+        let known = CLASSES.iter().find(|class| class.name == self.class);
+        self.class == EVEN_FILL || known.is_some_and(|class| class.kind == Kind::Ambiguous)
+    }
+
     fn truth(&self) -> Truth {
         Truth {
             leak: self.leak,
@@ -139,12 +151,10 @@ pub struct Series {
 }
 
 impl Series {
-    /// Whether the detector was right: a leak confirmed in time, nothing called a leak that is none, the cause right.
+    /// Whether a leak was confirmed in time, and nothing called one that is none.
     #[must_use]
-    pub fn right(&self) -> bool {
-        self.ours.hit == self.label.leak
-            && self.ours.false_alarms == 0
-            && self.ours.cause_right == Some(true)
+    pub fn told_apart(label: &Label, outcome: &Outcome) -> bool {
+        outcome.hit == label.leak && outcome.false_alarms == 0
     }
 }
 
@@ -213,8 +223,12 @@ pub fn events(path: &Path) -> Result<Vec<Event>> {
 /// As [`labels`] and [`events`]; and a label whose cgroup is not in its file.
 pub fn run(directory: &Path, baselines: bool) -> Result<Vec<Series>> {
     let labels = labels(directory)?;
-    let mut files: Vec<&str> = labels.iter().map(|label| label.file.as_str()).collect();
-    files.dedup();
+    let mut files: Vec<&str> = Vec::new();
+    for label in &labels {
+        if !files.contains(&label.file.as_str()) {
+            files.push(&label.file);
+        }
+    }
     let mut series = Vec::new();
     for file in files {
         let path = directory.join(file);
@@ -228,6 +242,23 @@ pub fn run(directory: &Path, baselines: bool) -> Result<Vec<Series>> {
 }
 
 fn one(label: &Label, events: &[Event], baselines: bool) -> Result<Series> {
+    let (trace, said) = told(label, events)?;
+    let mut others = Vec::new();
+    if baselines {
+        for mut judge in baseline::all() {
+            let said = judge::other(&mut *judge, &trace);
+            others.push((judge.name().to_owned(), score(&trace, &said, false)));
+        }
+    }
+    Ok(Series {
+        label: label.clone(),
+        ours: score(&trace, &said, true),
+        others,
+    })
+}
+
+/// The judged series, and what grey-ebpf's detector says of it when it is told all events of the file.
+fn told(label: &Label, events: &[Event]) -> Result<(Trace, Said)> {
     let trace = trace(label, events);
     if trace.points.is_empty() {
         bail!("no sample of {}", label.cgroup);
@@ -239,18 +270,19 @@ fn one(label: &Label, events: &[Event], baselines: bool) -> Result<Series> {
         detector.observe(event, &mut found);
         found.drain(..).for_each(|finding| listener.hear(finding));
     }
-    let mut others = Vec::new();
-    if baselines {
-        for mut judge in baseline::all() {
-            let said = judge::other(&mut *judge, &trace);
-            others.push((judge.name().to_owned(), score(&trace, &said, false)));
-        }
-    }
-    Ok(Series {
-        label: label.clone(),
-        ours: score(&trace, &listener.said(), true),
-        others,
-    })
+    Ok((trace, listener.said()))
+}
+
+/// The recorded series of this name (as [`Label::name`]) and what is said of it; `None` where no label has the name.
+///
+/// # Errors
+/// As [`run`].
+pub fn named(directory: &Path, name: &str) -> Result<Option<(Trace, Said)>> {
+    let labels = labels(directory)?;
+    let Some(label) = labels.iter().find(|label| label.name() == name) else {
+        return Ok(None);
+    };
+    told(label, &events(&directory.join(&label.file))?).map(Some)
 }
 
 /// The judged series alone, as the baselines see it.
@@ -267,16 +299,21 @@ fn trace(label: &Label, events: &[Event]) -> Trace {
             points.push((0, Point::of_sample(event.ts, cgroup, sample)));
         }
     }
+    let mut apart: Vec<f64> = points
+        .windows(2)
+        .map(|pair: &[(u8, Point)]| (pair[1].1.at_us - pair[0].1.at_us) as f64 / 1e6)
+        .collect();
+    let interval = quantile(&mut apart, 0.5).map_or(0.0, f64::round);
     Trace {
         name: label.name(),
         class: "recorded",
-        kind: if label.leak {
-            Kind::Leak
-        } else {
-            Kind::Negative
+        kind: match label.leak {
+            true => Kind::Leak,
+            false if label.ambiguous() => Kind::Ambiguous,
+            false => Kind::Negative,
         },
         seed: 0,
-        interval_s: 0.0,
+        interval_s: interval,
         cgroups,
         points,
         truth: label.truth(),

@@ -64,11 +64,13 @@ pub fn truth(trace: &Trace) -> String {
         right(trace),
     );
     if trace.truth.leak {
+        let rate = trace.truth.rate_bps.map_or(String::new(), |rate| {
+            format!(" at {:.3} MiB/min", rate * 60.0 / 1_048_576.0)
+        });
         let _ = write!(
             out,
-            "\nleak from {} at {:.3} MiB/min, limit hit at {}",
+            "\nleak from {}{rate}, limit hit at {}",
             since(trace.truth.onset_us),
-            trace.truth.rate_bps.unwrap_or(0.0) * 60.0 / 1_048_576.0,
             since(trace.truth.limit_us),
         );
     }

@@ -216,43 +216,106 @@ pub(super) fn recorded(out: &mut String, series: &[Series]) {
     if series.is_empty() {
         return;
     }
-    say!(out, "RECORDED");
     let wide = series
         .iter()
         .map(|one| one.label.name().len())
         .max()
         .unwrap_or(0);
+    put!(
+        out,
+        "{:<wide$}  {:<7}  {:<11}  {:<20} {:<6} {:<24}",
+        "RECORDED",
+        "truth",
+        "",
+        "said",
+        "cause",
+        "latency"
+    );
+    let names: Vec<&str> = series[0]
+        .others
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    for name in &names {
+        put!(out, " {name:>12}");
+    }
+    say!(out, "");
     for one in series {
-        let said = one
-            .ours
-            .said
-            .map_or("nothing".to_owned(), |(state, cause)| {
-                format!("{state} {cause}")
-            });
-        let truth = if one.label.leak { "leak" } else { "no leak" };
-        let when = match (one.ours.latency_s, one.ours.ttl_s) {
+        let (label, ours) = (&one.label, &one.ours);
+        let said = ours.said.map_or("nothing".to_owned(), |(state, cause)| {
+            format!("{state} {cause}")
+        });
+        let when = match (ours.latency_s, ours.ttl_s) {
             (Some(latency), Some(ttl)) => {
-                format!("after {} of {}", seconds(Some(latency)), seconds(Some(ttl)))
+                format!(
+                    "{} of {} ({:.0} %)",
+                    seconds(Some(latency)),
+                    seconds(Some(ttl)),
+                    100.0 * latency / ttl
+                )
             }
-            (Some(latency), None) => format!("after {}", seconds(Some(latency))),
-            _ => String::new(),
+            (latency, _) => seconds(latency),
         };
-        let mark = if one.right() { "right" } else { "WRONG" };
-        let others: Vec<String> = one
-            .others
-            .iter()
-            .map(|(name, outcome)| {
-                let right = outcome.false_alarms == 0 && outcome.hit == one.label.leak;
-                format!("{name} {}", if right { "right" } else { "wrong" })
-            })
-            .collect();
+        put!(
+            out,
+            "{:<wide$}  {:<7}  {:<11}  {said:<20} {:<6} {when:<24}",
+            label.name(),
+            if label.leak { "leak" } else { "no leak" },
+            outcome(label.leak, ours),
+            if ours.cause_right == Some(true) {
+                "right"
+            } else {
+                "wrong"
+            },
+        );
+        for (_, theirs) in &one.others {
+            put!(out, " {:>12}", outcome(label.leak, theirs));
+        }
+        let apart = if label.ambiguous() {
+            "  (not told apart from outside; not counted)"
+        } else {
+            ""
+        };
+        say!(out, "{apart}");
+    }
+    let series: Vec<&Series> = series.iter().filter(|one| !one.label.ambiguous()).collect();
+    let right = |of: &dyn Fn(&Series) -> bool, leak: bool| {
+        let these = || series.iter().filter(|one| one.label.leak == leak);
+        let (hits, all) = (these().filter(|one| of(one)).count(), these().count());
+        let (low, high) = wilson(hits as u64, all as u64);
+        format!("{hits}/{all} [{low:.2}, {high:.2}]")
+    };
+    let mut line = |name: &str, of: &dyn Fn(&Series) -> bool| {
         say!(
             out,
-            "{mark}  {:<wide$}  {truth:<7}  {said:<20} {when:<22} {}",
-            one.label.name(),
-            others.join(", "),
+            "{name:<13} leaks found {}, others left alone {}",
+            right(of, true),
+            right(of, false)
         );
+    };
+    line("grey-ebpf", &|one| {
+        Series::told_apart(&one.label, &one.ours)
+    });
+    for (index, name) in names.iter().enumerate() {
+        line(name, &|one| {
+            one.others
+                .get(index)
+                .is_some_and(|(_, theirs)| Series::told_apart(&one.label, theirs))
+        });
     }
-    let right = series.iter().filter(|one| one.right()).count();
-    say!(out, "{right} of {} right\n", series.len());
+    let causes = series
+        .iter()
+        .filter(|one| one.ours.cause_right == Some(true))
+        .count();
+    say!(out, "causes right  {causes} of {}\n", series.len());
+}
+
+fn outcome(leak: bool, outcome: &Outcome) -> &'static str {
+    match (leak, outcome.hit, outcome.false_alarms > 0) {
+        (true, true, false) => "found",
+        (true, false, false) => "missed",
+        (true, _, true) => "too early",
+        (false, _, true) => "FALSE ALARM",
+        (false, _, false) => "silent",
+    }
 }
