@@ -56,11 +56,11 @@ pub(super) fn why_killed(facts: &Facts) -> Answer {
             line = line.count("group_kills", group, "memory.events oom_group_kill");
         }
         if let Some(limit) = &cgroup.limit {
-            line.text.push_str(&format!(
-                ", under the limit of {} of {}",
-                size(limit.bytes),
-                whose(&limit.cgroup, &cgroup.path)
-            ));
+            let bytes = size(limit.bytes);
+            line.text.push_str(&match limit.cgroup == cgroup.path {
+                true => format!(", under its own limit of {bytes}"),
+                false => format!(", under the limit of {bytes} of {}", limit.cgroup),
+            });
             line = line.bytes("limit", limit.bytes, "memory.max").text(
                 "limit_cgroup",
                 limit.cgroup.clone(),
@@ -91,15 +91,6 @@ pub(super) fn why_killed(facts: &Facts) -> Answer {
     };
     found.next = advice(facts);
     found
-}
-
-/// Whose limit: `itself`, or the path.
-fn whose(limit: &str, cgroup: &str) -> String {
-    if limit == cgroup {
-        "its own".to_owned()
-    } else {
-        limit.to_owned()
-    }
 }
 
 fn kill(record: &OomRecord, ago_us: Option<u64>) -> Reason {
