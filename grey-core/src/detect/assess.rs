@@ -96,7 +96,11 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let (mut origin, mut base) = around.origin;
     let even = (trend.to - base) / ((trend.end - origin).max(1) as f64 / 1e6);
     let slowing = trend.slowing || rate < EVEN * even;
-    let all_even = rate >= ALL_EVEN * even && trend.second_half >= ALL_EVEN;
+    let climb_seen = (trend.to - base).max(growth);
+    let all_even = rate >= ALL_EVEN * even
+        && trend.second_half >= ALL_EVEN
+        // All of the climb is in view.
+        && trend.from - base < 0.1 * climb_seen;
     if rate < EVEN * even {
         // It was faster before: what this segment shows by itself counts.
         (origin, base) = (trend.onset, trend.from);
@@ -108,7 +112,8 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         || UNKNOWN_ROOM.max(2.0 * base),
         |room| room.max(0.0) + climb,
     );
-    let least = least_growth(Some(room));
+    // A hundredth of the level is nothing to wake anybody for.
+    let least = least_growth(Some(room)).max(0.01 * base);
     let taken = (climb / room).clamp(0.0, 1.0);
     let whole = room / rate;
     let share = share(trend, around, whole, slowing, all_even);
@@ -135,7 +140,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         needed,
         taken,
         virt: around.virt,
-        in_a_row: if share == YOUNG { 4 } else { 1 },
+        in_a_row: if share == YOUNG && taken < 0.4 { 4 } else { 1 },
     };
     // Highs it has reached before are its own coming and going.
     let territory = match around.peak_before {

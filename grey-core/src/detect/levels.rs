@@ -301,7 +301,7 @@ impl Levels {
         let mut origin = (onset, from);
         if lowest < from - 0.1 * (to - from) {
             let near = lowest + 0.06 * (to - lowest);
-            let high = lowest + 0.2 * (to - lowest) + teeth;
+            let high = lowest + 0.2 * (to - lowest) + 1.5 * teeth;
             let begin = before(onset)
                 .filter(|(_, _, floor, _)| *floor <= near)
                 // A wide bucket that was left upwards says only that it was low at its begin.
@@ -315,7 +315,7 @@ impl Levels {
         // Since when it has been within an eighth of the climb around its origin, with its peaks.
         let moved = before(origin.0)
             .filter(|(_, _, floor, peak)| {
-                (floor - origin.1).abs() > 0.125 * height || peak - origin.1 > 0.2 * height + teeth
+                (floor - origin.1).abs() > 0.125 * height || peak - origin.1 > 0.2 * height + 1.5 * teeth
             })
             .map(|(end, ..)| end)
             .max()

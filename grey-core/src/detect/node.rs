@@ -18,8 +18,6 @@ const WORTH: f64 = 16.0 * MIB;
 const VAST: f64 = 64.0 * GIB;
 /// A reservation is told when it has lain untouched for this long, and taken for settled after the second time.
 const UNTOUCHED_US: (i64, i64) = (10_000_000, 60_000_000);
-/// Kinds of memory.
-const KINDS: usize = Memory::Virtual as usize + 1;
 /// Processes remembered as growers.
 const GROWERS: usize = 4;
 
@@ -119,8 +117,8 @@ pub(super) struct Node {
     pub(super) children: Vec<usize>,
     pub(super) anon: Series,
     pub(super) others: Vec<Series>,
-    /// Lowest level of each kind of memory that is too small for a series.
-    lows: [f32; KINDS],
+    /// Kinds of memory, as bits, that were too small for a series at first.
+    small: u8,
     /// What each series has to judge: first that of `anon`.
     pub(super) masks: Vec<u8>,
     started: bool,
@@ -146,7 +144,7 @@ impl Node {
             children: Vec::new(),
             anon: Series::new(Memory::Anon, at, 0.0),
             others: Vec::new(),
-            lows: [f32::INFINITY; KINDS],
+            small: 0,
             masks: vec![0],
             started: false,
             max: Limit::Unknown,
@@ -287,9 +285,9 @@ impl Node {
             Some(index) => index,
             None if level >= WORTH => {
                 let first = self.anon.first;
-                let low = self.lows[memory as usize];
-                self.others.push(if low.is_finite() {
-                    Series::risen(memory, first, f64::from(low), now, level)
+                let small = self.small & (1 << memory as u8) != 0;
+                self.others.push(if small {
+                    Series::risen(memory, first, now, level)
                 } else {
                     Series::new(memory, now, level)
                 });
@@ -297,8 +295,7 @@ impl Node {
                 return false;
             }
             None => {
-                let low = &mut self.lows[memory as usize];
-                *low = low.min(level as f32);
+                self.small |= 1 << memory as u8;
                 return false;
             }
         };

@@ -113,11 +113,10 @@ impl Series {
         }
     }
 
-    /// A series that was below `level` until now, since `first`.
-    pub(super) fn risen(memory: Memory, first: i64, low: f64, at: i64, level: f64) -> Self {
-        let mut series = Series::new(memory, first, low);
-        series.last_at = at - 1;
-        series.push(at, level, None, None, None);
+    /// A series that was at most at `level` since `first`.
+    pub(super) fn risen(memory: Memory, first: i64, at: i64, level: f64) -> Self {
+        let mut series = Series::new(memory, first, level);
+        series.last_at = at;
         series
     }
 
