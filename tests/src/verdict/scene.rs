@@ -135,7 +135,7 @@ impl Live {
         let leaks: Vec<Value> = self
             .verdicts(life)?
             .into_iter()
-            .filter(|event| is_leak(event))
+            .filter(is_leak)
             .collect();
         println!("{what}: {:?}", self.told_of(life));
         ensure!(leaks.is_empty(), "{what} is no leak: {leaks:?}");
