@@ -14,12 +14,15 @@ const LEAST_Z: f64 = 3.09;
 const DAY_RISE_S: f64 = 14.0 * 3600.0;
 /// A spike of some seconds is none yet; what hits its limit within two minutes is confirmed within half a minute.
 const AT_ONCE_S: f64 = 21.0;
+/// A climb from the first moment that would hit its limit within this time is told without waiting for more.
+const NEAR_S: f64 = 200.0;
+const BIRTH: f64 = 0.16;
 /// Where there is more time, a spike may take this long.
 const SPIKE_S: f64 = 65.0;
 /// Share of the time to its limit that a climb from a settled level must have lasted.
-const SETTLED: f64 = 0.085;
+const SETTLED: f64 = 0.082;
 /// The same for one that climbs since it is watched, evenly and into newly mapped memory.
-const YOUNG: f64 = 0.125;
+const YOUNG: f64 = 0.105;
 /// Files are written to tmpfs and walked within less than this.
 const SETTLES_S: f64 = 1800.0;
 /// Longer than a collector waits, so that an even climb of this length is not its first tooth.
@@ -27,7 +30,7 @@ const LONG_TOOTH_S: f64 = 3.3 * 3600.0;
 /// A climb whose later part is slower than this share of its mean slows down.
 const EVEN: f64 = 0.88;
 /// Where nothing is known of the time before, a climb must be as even as this.
-const ALL_EVEN: f64 = 0.95;
+const ALL_EVEN: f64 = 0.96;
 /// A single step that makes up more than this of the growth is no climb.
 const LARGEST_STEP: f64 = 0.3;
 /// Floors that a verdict rests on.
@@ -50,8 +53,8 @@ pub(super) struct Around {
     pub(super) still: f64,
     /// Highest level before the growth began; unknown where floors see through teeth and never reach their peaks.
     pub(super) peak_before: Option<f64>,
-    /// Whether a climb from the first moment into a near limit is to be told at once: so with anonymous memory.
-    pub(super) urgent_birth: bool,
+    /// Anonymous memory, the program's own.
+    pub(super) own: bool,
     /// Whether a settled level says anything: files on tmpfs and what the kernel remembers of files come at any time.
     pub(super) settles: bool,
     /// Part of the growth that the cgroup's children account for.
@@ -131,7 +134,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     } else {
         (taken / share).max(seconds / DAY_RISE_S)
     }
-    .min(seconds / at_once(whole));
+    .min(seconds / at_once(whole, share));
     let needed = if lasted > 0.0 { seconds / lasted } else { whole };
     let mut out = Assessment {
         state: State::Normal,
@@ -214,17 +217,20 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
     let before = (origin - around.first) as f64 / 1e6;
     // Memory that has grown since the very begin and made up most of what there is: a start, or a leak from the first
     // moment. Where the limit is far away time will tell; where it is near, there is none to lose.
-    let birth = young && before <= (0.15 * climb).max(3.0) && base < 0.15 * trend.to;
     // A collected heap fills space that it has mapped before; what has to be mapped anew has no such bound.
-    let mapped = match around.virt {
-        Some(virt) => virt >= 0.7 * (trend.to - base) && climb >= 60.0,
-        None => false,
-    };
-    if birth && around.urgent_birth && whole <= 180.0 {
-        0.17
+    let mapped = around.virt.map(|virt| virt >= 0.7 * (trend.to - base));
+    let small = base < if mapped == Some(true) { 0.5 } else { 0.15 } * trend.to;
+    let birth = young
+        && before <= (0.15 * climb).max(3.0)
+        && small
+        && mapped != Some(false)
+        && trend.second_half >= 0.9;
+    let mapped = mapped == Some(true) && climb >= 60.0;
+    if birth && around.own && whole <= NEAR_S {
+        BIRTH
     } else if slowing
         || (!around.settles && climb < SETTLES_S)
-        || (young && !(all_even && (climb >= LONG_TOOTH_S || mapped)) || trend.to < 1.05 * base)
+        || (young && !(all_even && (climb >= LONG_TOOTH_S || mapped) && trend.to >= 1.05 * base))
     {
         // Nothing is known of how it was before: the first tooth of a saw-tooth, a cache that fills, a warm-up.
         0.8
@@ -233,15 +239,19 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
     } else {
         // A settled level that began to climb. Minutes from its limit it may still be a job that loads its data.
         let near = ((1200.0 - whole) / 900.0).clamp(0.0, 1.0);
-        // Many times as large as it was is a store being filled, or a leak.
-        let filling = if trend.to > 4.0 * base { 0.045 } else { 0.0 };
+        // Twice as large as it was may be a store that is being filled, to a cap below an eighth of the room as a rule.
+        let filling = if around.own {
+            0.045 * ((trend.to / base.max(1.0) - 1.3) / 0.7).clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         SETTLED + filling + 0.06 * near
     }
 }
 
 /// Seconds that any climb must have lasted.
-fn at_once(whole: f64) -> f64 {
-    if whole <= 130.0 {
+fn at_once(whole: f64, share: f64) -> f64 {
+    if whole <= 130.0 || (share == BIRTH && whole <= NEAR_S) {
         AT_ONCE_S.min((0.75 * whole).max(8.0))
     } else {
         SPIKE_S

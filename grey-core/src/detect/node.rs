@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 const MIB: f64 = 1_048_576.0;
 const GIB: f64 = 1024.0 * MIB;
 /// Other memory than anonymous is followed from this size on.
-const WORTH: f64 = 16.0 * MIB;
+const WORTH: f64 = 4.0 * MIB;
 /// Address space that is worth a word when a cgroup is first seen.
 const VAST: f64 = 64.0 * GIB;
 /// A reservation is told when it has lain untouched for this long, and taken for settled after the second time.

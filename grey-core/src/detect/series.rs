@@ -360,7 +360,7 @@ impl Active {
                 first,
                 origin,
                 still,
-                urgent_birth: memory == Memory::Anon,
+                own: memory == Memory::Anon,
                 settles: !matches!(memory, Memory::Shmem | Memory::Slab),
                 peak_before: if teeth > 0.0 { None } else { peak_before },
                 children: (context.children)(onset, trend.growth()),
