@@ -132,11 +132,7 @@ impl Live {
 
     /// Fails if the cgroup was ever called a leak.
     pub(crate) fn ensure_no_leak(&mut self, life: &Life, what: &str) -> Result<()> {
-        let leaks: Vec<Value> = self
-            .verdicts(life)?
-            .into_iter()
-            .filter(is_leak)
-            .collect();
+        let leaks: Vec<Value> = self.verdicts(life)?.into_iter().filter(is_leak).collect();
         println!("{what}: {:?}", self.told_of(life));
         ensure!(leaks.is_empty(), "{what} is no leak: {leaks:?}");
         Ok(())
