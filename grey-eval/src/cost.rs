@@ -20,6 +20,8 @@ const LONGEST: usize = 12_000;
 pub struct Cost {
     /// Series fed, all of them tracked.
     pub series: usize,
+    /// Cgroups they belong to.
+    pub cgroups: usize,
     /// Samples of a round.
     pub samples: usize,
     /// Samples a second: median of the rounds, slowest, fastest.
@@ -80,12 +82,13 @@ pub fn measure(held: fn() -> usize) -> Cost {
         }
         speeds.push(order.len() as f64 / (busy_s() - begun));
         drop(found);
-        series = detector.len();
-        sizes.push((held() - before) as f64 / cgroups.len() as f64);
+        series = detector.series();
+        sizes.push((held() - before) as f64 / series.max(1) as f64);
     }
     let of = |values: &mut [f64]| [0.5, 0.0, 1.0].map(|q| quantile(values, q).unwrap_or(0.0));
     Cost {
         series,
+        cgroups: cgroups.len(),
         samples: order.len(),
         per_second: of(&mut speeds),
         bytes: of(&mut sizes),
@@ -100,11 +103,12 @@ pub fn text(cost: &Cost) -> (String, bool) {
     let mark = |pass| if pass { "PASS" } else { "FAIL" };
     let [median, least, most] = cost.per_second.map(|rate| rate / 1e6);
     let text = format!(
-        "{} samples of {} series, {ROUNDS} rounds; median [least, most]\n  \
+        "{} samples of {} series in {} cgroups, {ROUNDS} rounds; median [least, most]\n  \
          {}  >= 2 million samples/s on one core: {median:.2} million [{least:.2}, {most:.2}]\n  \
          {}  <= 8 KiB of heap a tracked series: {:.0} bytes [{:.0}, {:.0}]\n",
         cost.samples,
         cost.series,
+        cost.cgroups,
         mark(fast),
         mark(small),
         cost.bytes[0],

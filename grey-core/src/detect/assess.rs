@@ -8,6 +8,8 @@ const MIB: f64 = 1_048_576.0;
 
 /// Growth below this is not worth a word, where there is room for much more.
 const LEAST_GROWTH: f64 = 32.0 * MIB;
+/// Below this the floors go up and down more than they rise.
+const LEAST_TAU: f64 = 0.5;
 /// One-sided 0.1 %.
 const LEAST_Z: f64 = 3.09;
 /// Longer than memory rises in a day's course (from the first person awake to the last one).
@@ -91,6 +93,11 @@ pub(super) fn least_growth(room: Option<f64>) -> f64 {
     }
 }
 
+/// Whether a trend is worth looking closer at.
+pub(super) fn is_growth(trend: &Trend, least: f64) -> bool {
+    trend.growth() >= least / 2.0 && trend.slope.tau >= LEAST_TAU
+}
+
 /// Judges a trend.
 pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let growth = trend.growth();
@@ -135,7 +142,11 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         (taken / share).max(seconds / DAY_RISE_S)
     }
     .min(seconds / at_once(whole, share));
-    let needed = if lasted > 0.0 { seconds / lasted } else { whole };
+    let needed = if lasted > 0.0 {
+        seconds / lasted
+    } else {
+        whole
+    };
     let mut out = Assessment {
         state: State::Normal,
         cause: Cause::Unknown,
@@ -155,11 +166,15 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let by_load = trend.load.unwrap_or(0.0);
     let significant = trend.slope.z >= LEAST_Z && trend.slope.low > 0.0 && trend.slope.tau >= 0.6;
     // What has slowed down once is likely to do so again.
-    let steady = trend.second_half / if slowing || share >= 0.3 { EVEN } else { STEADY };
+    let steady = trend.second_half
+        / if slowing || share >= 0.3 {
+            EVEN
+        } else {
+            STEADY
+        };
     let steps = if whole < 3600.0 { 6.5 } else { 4.5 };
-    let smooth = trend.largest_step <= LARGEST_STEP
-        && trend.floors >= LEAST_FLOORS
-        && trend.spread >= steps;
+    let smooth =
+        trend.largest_step <= LARGEST_STEP && trend.floors >= LEAST_FLOORS && trend.spread >= steps;
     out.confidence = [
         lasted.min(1.0),
         (growth / least).min(1.0),
@@ -171,10 +186,8 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     .into_iter()
     .product::<f64>()
     .clamp(0.0, 1.0);
-    if std::env::var_os("DBG").is_some() && lasted > 0.4 {
-        eprintln!("lvl {} from {:.0} to {:.0} base {:.0} sec {:.0} share {share:.2} taken {taken:.2} whole {whole:.0} still {:.0} lasted {lasted:.2} daily {daily} load {:?} steady_load {} teeth {} spread {:.1} slowing {slowing} terr {territory:.2} procs {:?} {:.2} flatday {} z {:.1} second {:.2} step {:.2} n {}", trend.level, trend.from/1048576., trend.to/1048576., base/1048576., seconds, around.still, trend.load, trend.steady_load, trend.teeth/1048576., trend.spread, trend.processes, by_processes, around.flat_day, trend.slope.z, trend.second_half, trend.largest_step, trend.floors);
-    }
-    if around.children >= 0.6 || growth < least / 2.0 || !new_ground || trend.slope.tau < 0.5 {
+    if around.children >= 0.6 || growth < least / 2.0 || !new_ground || trend.slope.tau < LEAST_TAU
+    {
         return out;
     }
     if by_processes >= 0.6 || by_load >= 0.65 {
@@ -188,12 +201,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     if significant && smooth && growth >= least && steady >= 1.0 && lasted >= 1.0 {
         out.state = State::Confirmed;
         out.cause = Cause::Leak;
-    } else if significant
-        && smooth
-        && growth >= least / 2.0
-        && steady >= 1.0
-        && lasted >= 0.85
-    {
+    } else if significant && smooth && growth >= least / 2.0 && steady >= 1.0 && lasted >= 0.85 {
         out.state = State::Suspect;
         out.cause = Cause::Leak;
     } else if lasted >= 0.25 && growth >= least {
@@ -213,7 +221,11 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
     let (origin, base) = around.origin;
     let climb = (trend.end - origin) as f64 / 1e6;
     // How long the level must have been settled before, to count as settled: half of what the climb has to last.
-    let young = around.still < (SETTLED / 2.0 * whole).clamp(8.0, 0.5 * DAY_RISE_S).max(0.5 * climb.min(SETTLED * whole)).max(0.3 * climb);
+    let young = around.still
+        < (SETTLED / 2.0 * whole)
+            .clamp(8.0, 0.5 * DAY_RISE_S)
+            .max(0.5 * climb.min(SETTLED * whole))
+            .max(0.3 * climb);
     let before = (origin - around.first) as f64 / 1e6;
     // Memory that has grown since the very begin and made up most of what there is: a start, or a leak from the first
     // moment. Where the limit is far away time will tell; where it is near, there is none to lose.
@@ -241,7 +253,7 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
         let near = ((1200.0 - whole) / 900.0).clamp(0.0, 1.0);
         // Twice as large as it was may be a store that is being filled, to a cap below an eighth of the room as a rule.
         let filling = if around.own {
-            0.045 * ((trend.to / base.max(1.0) - 1.3) / 0.7).clamp(0.0, 1.0)
+            0.045 * ((trend.to / base.max(1.0) - 1.6) / 0.8).clamp(0.0, 1.0)
         } else {
             0.0
         };

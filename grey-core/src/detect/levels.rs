@@ -15,28 +15,79 @@ pub(super) const LEVELS: [(i64, usize); 6] = [
 /// Buckets of all levels.
 const ALL: usize = 360;
 
-/// One closed bucket. Not-a-number stands for "no sample".
+/// Where the buckets of each level begin.
+const STARTS: [usize; LEVELS.len()] = {
+    let mut starts = [0; LEVELS.len()];
+    let mut level = 1;
+    while level < LEVELS.len() {
+        starts[level] = starts[level - 1] + LEVELS[level - 1].1;
+        level += 1;
+    }
+    starts
+};
+
+/// One closed bucket, in 16 bytes. Not-a-number stands for "no sample" and "not known".
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Bucket {
     /// Lowest level, bytes.
     pub(super) floor: f32,
     /// Highest level, bytes.
     pub(super) peak: f32,
-    /// Page faults a second beyond those that the growth itself takes.
-    pub(super) activity: f32,
-    /// Processes.
-    pub(super) processes: f32,
     /// Virtual size, bytes.
     pub(super) virt: f32,
+    activity: u16,
+    processes: u16,
 }
+
+const UNKNOWN: u16 = u16::MAX;
 
 pub(super) const MISSING: Bucket = Bucket {
     floor: f32::NAN,
     peak: f32::NAN,
-    activity: f32::NAN,
-    processes: f32::NAN,
     virt: f32::NAN,
+    activity: UNKNOWN,
+    processes: UNKNOWN,
 };
+
+impl Bucket {
+    /// `activity` and `processes` are not-a-number where they are not known.
+    pub(super) fn new(floor: f32, peak: f32, virt: f32, activity: f32, processes: f32) -> Bucket {
+        Bucket {
+            floor,
+            peak,
+            virt,
+            // The upper half of the number: three digits are enough for a rate.
+            activity: if activity.is_finite() {
+                (activity.to_bits() >> 16) as u16
+            } else {
+                UNKNOWN
+            },
+            processes: if processes.is_finite() {
+                processes.clamp(0.0, 65_534.0) as u16
+            } else {
+                UNKNOWN
+            },
+        }
+    }
+
+    /// Page faults a second beyond those that the growth itself takes.
+    pub(super) fn activity(&self) -> f32 {
+        if self.activity == UNKNOWN {
+            f32::NAN
+        } else {
+            f32::from_bits(u32::from(self.activity) << 16)
+        }
+    }
+
+    /// Processes.
+    pub(super) fn processes(&self) -> f32 {
+        if self.processes == UNKNOWN {
+            f32::NAN
+        } else {
+            f32::from(self.processes)
+        }
+    }
+}
 
 /// What one sample brings.
 #[derive(Clone, Copy, Debug)]
@@ -82,17 +133,12 @@ impl Open {
         if !self.floor.is_finite() {
             return MISSING;
         }
-        Bucket {
-            floor: self.floor,
-            peak: self.peak,
-            activity: if self.activities > 0 {
-                (self.activity / f64::from(self.activities)) as f32
-            } else {
-                f32::NAN
-            },
-            processes: self.processes,
-            virt: self.virt,
-        }
+        let activity = if self.activities > 0 {
+            (self.activity / f64::from(self.activities)) as f32
+        } else {
+            f32::NAN
+        };
+        Bucket::new(self.floor, self.peak, self.virt, activity, self.processes)
     }
 }
 
@@ -112,19 +158,26 @@ impl Levels {
     }
 
     /// Rings that say the series stayed between `floor` and `peak` from `from` to `to` (µs).
-    pub(super) fn flat(from: i64, to: i64, floor: f64, peak: f64, processes: Option<u64>, virt: Option<f64>) -> Self {
+    pub(super) fn flat(
+        from: i64,
+        to: i64,
+        floor: f64,
+        peak: f64,
+        processes: Option<u64>,
+        virt: Option<f64>,
+    ) -> Self {
         let mut levels = Levels::new();
         for (level, (width, length)) in LEVELS.into_iter().enumerate() {
             let last = to.div_euclid(width);
             let first = from.div_euclid(width).max(last - (length as i64 - 1));
             for index in first..last {
-                *levels.bucket(level, index) = Bucket {
-                    floor: floor as f32,
-                    peak: peak as f32,
-                    activity: f32::NAN,
-                    processes: processes.map_or(f32::NAN, |count| count as f32),
-                    virt: virt.map_or(f32::NAN, |virt| virt as f32),
-                };
+                *levels.bucket(level, index) = Bucket::new(
+                    floor as f32,
+                    peak as f32,
+                    virt.map_or(f32::NAN, |virt| virt as f32),
+                    f32::NAN,
+                    processes.map_or(f32::NAN, |count| count as f32),
+                );
             }
             levels.open[level] = Some(Open {
                 floor: floor as f32,
@@ -135,8 +188,8 @@ impl Levels {
         levels
     }
 
-    fn start(level: usize) -> usize {
-        LEVELS[..level].iter().map(|(_, length)| length).sum()
+    const fn start(level: usize) -> usize {
+        STARTS[level]
     }
 
     fn bucket(&mut self, level: usize, index: i64) -> &mut Bucket {
@@ -210,12 +263,12 @@ impl Levels {
         let open = self.open[level].get_or_insert_with(|| Open::empty(index));
         open.floor = open.floor.min(bucket.floor);
         open.peak = open.peak.max(bucket.peak);
-        if bucket.activity.is_finite() {
-            open.activity += f64::from(bucket.activity);
+        if bucket.activity().is_finite() {
+            open.activity += f64::from(bucket.activity());
             open.activities += 1;
         }
-        if bucket.processes.is_finite() {
-            open.processes = bucket.processes;
+        if bucket.processes().is_finite() {
+            open.processes = bucket.processes();
         }
         if bucket.virt.is_finite() {
             open.virt = bucket.virt;
@@ -236,19 +289,15 @@ impl Levels {
     pub(super) fn closed(&self, level: usize) -> impl Iterator<Item = (i64, &Bucket)> {
         let (width, length) = LEVELS[level];
         let start = Self::start(level);
+        let ring = &self.buckets[start..start + length];
         let end = self.open[level].map_or(0, |open| open.index);
-        let first = if self.open[level].is_some() {
-            end - (length as i64 - 1)
-        } else {
-            end
-        };
-        (first..end).filter_map(move |index| {
-            let bucket = &self.buckets[start + index.rem_euclid(length as i64) as usize];
-            bucket
-                .floor
-                .is_finite()
-                .then_some((index * width + width / 2, bucket))
-        })
+        // The oldest is the one after the open one's place; that place itself is empty.
+        let (young, old) = ring.split_at(end.rem_euclid(length as i64) as usize);
+        let first = end - length as i64;
+        (first..end)
+            .zip(old.iter().chain(young))
+            .filter(|(_, bucket)| bucket.floor.is_finite())
+            .map(move |(index, bucket)| (index * width + width / 2, bucket))
     }
 
     /// Lowest floor among the closed buckets of a level.
@@ -262,9 +311,17 @@ impl Levels {
 
     /// Floor of the last closed bucket of a level.
     pub(super) fn latest(&self, level: usize) -> Option<f64> {
-        self.closed(level)
-            .last()
-            .map(|(_, bucket)| f64::from(bucket.floor))
+        let (_, length) = LEVELS[level];
+        let start = Self::start(level);
+        let ring = &self.buckets[start..start + length];
+        let place = self.open[level]?.index.rem_euclid(length as i64) as usize;
+        let (young, old) = ring.split_at(place);
+        young
+            .iter()
+            .rev()
+            .chain(old.iter().rev())
+            .find(|bucket| bucket.floor.is_finite())
+            .map(|bucket| f64::from(bucket.floor))
     }
 
     /// Highest level before `at` (µs) that any bucket remembers.
@@ -283,14 +340,25 @@ impl Levels {
     /// Where a climb that a trend sees a part of really began (µs, bytes), and how long (seconds) the level kept near there
     /// before. A climb may be older than what one level remembers. `teeth` are the ups and downs within each bucket that
     /// the floors see through, 0 if there are none.
-    pub(super) fn origin(&self, onset: i64, trend: &Trend, teeth: f64, first: i64) -> ((i64, f64), f64) {
+    pub(super) fn origin(
+        &self,
+        onset: i64,
+        trend: &Trend,
+        teeth: f64,
+        first: i64,
+    ) -> ((i64, f64), f64) {
         let (from, to) = (trend.from, trend.to);
         let before = |until: i64| {
             (0..LEVELS.len()).flat_map(move |level| {
                 let half = LEVELS[level].0 / 2;
                 self.closed(level)
                     .map(move |(middle, bucket)| {
-                        (middle + half, half, f64::from(bucket.floor), f64::from(bucket.peak))
+                        (
+                            middle + half,
+                            half,
+                            f64::from(bucket.floor),
+                            f64::from(bucket.peak),
+                        )
                     })
                     .filter(move |(end, ..)| *end <= until)
             })
@@ -315,7 +383,8 @@ impl Levels {
         // Since when it has been within an eighth of the climb around its origin, with its peaks.
         let moved = before(origin.0)
             .filter(|(_, _, floor, peak)| {
-                (floor - origin.1).abs() > 0.125 * height || peak - origin.1 > 0.2 * height + 1.5 * teeth
+                (floor - origin.1).abs() > 0.125 * height
+                    || peak - origin.1 > 0.2 * height + 1.5 * teeth
             })
             .map(|(end, ..)| end)
             .max()
@@ -351,7 +420,7 @@ impl Levels {
 
     /// Processes at or after `at` (µs), as early as they are remembered.
     pub(super) fn processes_at(&self, at: i64) -> Option<u64> {
-        self.first_after(at, |bucket| bucket.processes)
+        self.first_after(at, Bucket::processes)
             .map(|count| count as u64)
     }
 

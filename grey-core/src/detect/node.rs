@@ -239,7 +239,12 @@ impl Node {
         let level = anon as f64 + point.swap.unwrap_or(0) as f64;
         self.limits(point);
         let also = [point.shmem, point.kernel, point.sock];
-        self.held = level + also.iter().flatten().map(|bytes| *bytes as f64).sum::<f64>();
+        self.held = level
+            + also
+                .iter()
+                .flatten()
+                .map(|bytes| *bytes as f64)
+                .sum::<f64>();
         self.processes = point.processes.or(self.processes);
         if !self.started {
             self.started = true;

@@ -107,12 +107,16 @@ impl SavedSeries {
                 row.push([-1; 4]);
             }
             let kib = |bytes: f32| (f64::from(bytes) / 1024.0).round() as i64;
-            let rate = if bucket.activity.is_finite() {
-                f64::from(bucket.activity).round() as i64
+            let rate = if bucket.activity().is_finite() {
+                f64::from(bucket.activity()).round() as i64
             } else {
                 -1
             };
-            let virt = if bucket.virt.is_finite() { kib(bucket.virt) } else { -1 };
+            let virt = if bucket.virt.is_finite() {
+                kib(bucket.virt)
+            } else {
+                -1
+            };
             row.push([kib(bucket.floor), kib(bucket.peak), rate, virt]);
         }
         Some(SavedSeries {
@@ -149,13 +153,17 @@ impl SavedSeries {
                 levels.put(
                     level,
                     first.checked_add(offset as i64)?,
-                    Bucket {
-                        floor: *floor as f32 * 1024.0,
-                        peak: *peak as f32 * 1024.0,
-                        activity: if *rate < 0 { f32::NAN } else { *rate as f32 },
-                        processes: f32::NAN,
-                        virt: if *virt < 0 { f32::NAN } else { *virt as f32 * 1024.0 },
-                    },
+                    Bucket::new(
+                        *floor as f32 * 1024.0,
+                        *peak as f32 * 1024.0,
+                        if *virt < 0 {
+                            f32::NAN
+                        } else {
+                            *virt as f32 * 1024.0
+                        },
+                        if *rate < 0 { f32::NAN } else { *rate as f32 },
+                        f32::NAN,
+                    ),
                 );
             }
         }

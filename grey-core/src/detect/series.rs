@@ -192,7 +192,7 @@ impl Series {
             processes,
             virt,
         });
-        let mut mask = active.worth(closed, at);
+        let mut mask = active.worth(closed, at, at - before);
         if let Some(ended) = active
             .rises
             .push(at, level, processes, self.first, active.least)
@@ -300,7 +300,7 @@ impl Judged {
 
 impl Active {
     /// The levels among `closed` at which growth might be seen, cheaply.
-    fn worth(&self, closed: u8, at: i64) -> u8 {
+    fn worth(&self, closed: u8, at: i64, gap: i64) -> u8 {
         if closed == 0 {
             return 0;
         }
@@ -310,14 +310,15 @@ impl Active {
                 break;
             }
             let index = at.div_euclid(*width);
-            // A judgement costs as much as some hundred samples; half the resolution of a fine level is enough.
-            if *length == 48 && index % 2 != 0 {
+            // A judgement costs as much as some hundred samples; half the resolution of a fine level is enough. Samples
+            // far apart make no series of fine buckets.
+            if *length == 48 && (index % 2 != 0 || gap * 8 > *width * *length as i64) {
                 continue;
             }
             let Some(latest) = self.levels.latest(level) else {
                 continue;
             };
-            if latest - f64::from(self.levels.lowest(level)) >= self.least / 4.0 {
+            if latest - f64::from(self.levels.lowest(level)) >= self.least / 2.0 {
                 mask |= 1 << level;
             }
         }
@@ -348,6 +349,10 @@ impl Active {
             .flatten();
         for trend in trend.into_iter().chain(seasonal) {
             let onset = trend.onset - LEVELS[level].0 / 2;
+            if !assess::is_growth(&trend, self.least) {
+                self.agreed[level] = self.agreed[level].saturating_sub(1);
+                continue;
+            }
             let peak_before = self.levels.peak_before(onset);
             // Teeth count as such only where they are what reached the earlier peaks.
             let teeth = match peak_before {
@@ -369,7 +374,10 @@ impl Active {
                     .virt
                     .zip(self.levels.virt_at(origin.0))
                     .map(|(now, then)| now - then),
-                processes: self.levels.processes_at(origin.0).zip(trend.processes.map(|[_, end]| end)),
+                processes: self
+                    .levels
+                    .processes_at(origin.0)
+                    .zip(trend.processes.map(|[_, end]| end)),
             };
             let mut said = assess::assess(&trend, &around);
             if said.state == State::Confirmed {
@@ -405,7 +413,7 @@ impl Active {
                 (best.said.state, best.said.cause)
             });
         let cause = match memory {
-                Memory::File => {
+            Memory::File => {
                 seen = seen.min(State::Growing);
                 Cause::Cache
             }

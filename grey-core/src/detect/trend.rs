@@ -1,6 +1,6 @@
 //! From the floors of one level to a trend: where the growth begins, how steep, how sure, of what shape.
 
-use super::levels::{Bucket, LEVELS, Levels};
+use super::levels::{LEVELS, Levels};
 use super::stats::{self, MOST, Scratch, Slope};
 
 /// A segment shorter than this many floors says nothing.
@@ -85,18 +85,11 @@ impl Floors {
         t.clear();
         y.clear();
         for (middle, bucket) in levels.closed(level) {
-            let Bucket {
-                floor: low,
-                peak: high,
-                activity: faults,
-                processes: count,
-                virt: _,
-            } = *bucket;
             at.push(middle);
-            floor.push(f64::from(low));
-            peak.push(f64::from(high));
-            activity.push(f64::from(faults));
-            processes.push(f64::from(count));
+            floor.push(f64::from(bucket.floor));
+            peak.push(f64::from(bucket.peak));
+            activity.push(f64::from(bucket.activity()));
+            processes.push(f64::from(bucket.processes()));
         }
     }
 
@@ -261,7 +254,11 @@ fn spread(y: &[f64]) -> f64 {
         sum += step;
         squares += step * step;
     }
-    if squares > 0.0 { sum * sum / squares } else { 0.0 }
+    if squares > 0.0 {
+        sum * sum / squares
+    } else {
+        0.0
+    }
 }
 
 /// How much of the growth goes with the fault rate, and whether that rate is next to nothing.
