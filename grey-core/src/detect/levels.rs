@@ -392,6 +392,36 @@ impl Levels {
         (origin, (origin.0 - moved) as f64 / 1e6)
     }
 
+    /// Highest level that the coarser rings remember from before the window of `level`; zero if they remember nothing.
+    pub(super) fn peak_older(&self, level: usize) -> f64 {
+        let (width, length) = LEVELS[level];
+        let Some(open) = self.open[level] else {
+            return 0.0;
+        };
+        let begin = (open.index - length as i64) * width;
+        let mut peak = 0.0_f32;
+        for (coarser, (wide, _)) in LEVELS.iter().enumerate().skip(level + 1) {
+            for (middle, bucket) in self.closed(coarser) {
+                if middle + wide / 2 > begin {
+                    break;
+                }
+                peak = peak.max(bucket.peak);
+            }
+        }
+        f64::from(peak)
+    }
+
+    /// Peak over floor of the last closed bucket of a level.
+    pub(super) fn swing(&self, level: usize) -> f64 {
+        let (_, length) = LEVELS[level];
+        self.open[level].map_or(0.0, |open| {
+            let place = (open.index - 1).rem_euclid(length as i64) as usize;
+            let bucket = &self.buckets[Self::start(level) + place];
+            let swing = f64::from(bucket.peak - bucket.floor);
+            if swing.is_finite() { swing } else { 0.0 }
+        })
+    }
+
     /// Level at or shortly before `at` (µs), as fine as it is remembered.
     pub(super) fn level_at(&self, at: i64) -> Option<f64> {
         for (level, (width, _)) in LEVELS.iter().enumerate() {

@@ -54,6 +54,8 @@ pub(super) struct Active {
     virt: Option<f64>,
     /// By level: judgements in a row that were good for a verdict.
     agreed: [u8; LEVELS.len()],
+    /// By level: when it is worth looking again, µs.
+    again: [i64; LEVELS.len()],
     /// When the state was entered, µs.
     entered: i64,
 }
@@ -178,6 +180,7 @@ impl Series {
                 least: assess::least_growth(None),
                 virt,
                 agreed: [0; LEVELS.len()],
+                again: [i64::MIN; LEVELS.len()],
                 entered: at,
             }));
         }
@@ -258,6 +261,7 @@ impl Series {
             least: assess::least_growth(None),
             virt: None,
             agreed: [0; LEVELS.len()],
+            again: [i64::MIN; LEVELS.len()],
             entered: parts.entered,
         }));
         series
@@ -318,9 +322,17 @@ impl Active {
             let Some(latest) = self.levels.latest(level) else {
                 continue;
             };
-            if latest - f64::from(self.levels.lowest(level)) >= self.least / 2.0 {
-                mask |= 1 << level;
+            let growth = latest - f64::from(self.levels.lowest(level));
+            if growth < self.least / 2.0 || at < self.again[level] {
+                continue;
             }
+            // What has been as high before comes and goes, unless its floors see through that.
+            if latest - self.levels.peak_older(level) < self.least / 4.0
+                && self.levels.swing(level) < 0.1 * growth
+            {
+                continue;
+            }
+            mask |= 1 << level;
         }
         if self.state > State::Normal {
             mask |= 1 << 7;
@@ -380,6 +392,13 @@ impl Active {
                     .zip(trend.processes.map(|[_, end]| end)),
             };
             let mut said = assess::assess(&trend, &around);
+            // Far from any change of state there is no need to look at each bucket: a fifth of the way to it can wait.
+            let seconds = (trend.end - origin.0).max(trend.end - trend.onset) as f64 / 1e6;
+            let next = if seconds < 0.25 * said.needed { 0.25 } else { 0.85 };
+            let wait = (0.2 * (next * said.needed - seconds)).clamp(0.0, 0.25 * seconds);
+            if said.state <= State::Growing {
+                self.again[level] = now + (wait * 1e6) as i64;
+            }
             if said.state == State::Confirmed {
                 self.agreed[level] = self.agreed[level].saturating_add(1);
                 if self.agreed[level] < said.in_a_row {

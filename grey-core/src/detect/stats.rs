@@ -1,7 +1,7 @@
 //! Robust statistics over a handful of floors: Theil–Sen, Mann–Kendall with the Hamed–Rao correction, MAD, CUSUM.
 
 /// Points judged at once; longer segments are thinned, since the cost is quadratic.
-pub(super) const MOST: usize = 40;
+pub(super) const MOST: usize = 28;
 
 /// MAD of a normal distribution times this is its standard deviation.
 const MAD_SIGMA: f64 = 1.4826;
