@@ -114,7 +114,7 @@ fn label(series: &Series, file: &str, said: &str, kept: &Kept, taken: &Taken) ->
     let cgroup = format!("{PARENT}/{}", series.name);
     let levels = kept.levels.get(&cgroup).map_or(&[][..], Vec::as_slice);
     ensure!(
-        levels.len() > 3,
+        levels.len() > 1,
         "{cgroup} has {} samples; the program said: {said}",
         levels.len()
     );
