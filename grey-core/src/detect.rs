@@ -31,6 +31,8 @@ const MOST: usize = 65_536;
 const BACK_US: i64 = 10_000_000;
 /// A jump forward by more than this is a clock that was set.
 const FORWARD_US: i64 = 7 * 86_400_000_000;
+/// Times further than this from 1970 are not believed: some 36 000 years.
+const FAR_US: i64 = 1 << 60;
 
 /// A verdict to tell: about which cgroup, and when it was reached by the time of the samples.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use super::saved::SavedNode;
 use super::series::{Change, Series};
 use super::words;
-use super::{BACK_US, FORWARD_US, Finding};
+use super::{BACK_US, FAR_US, FORWARD_US, Finding};
 use crate::event::{
     Cause, Cgroup, Evidence, Grower, Growth, GrowthScope, Limit, Memory, Sample, State, Subject,
     Verdict,
@@ -189,6 +189,8 @@ impl Node {
 
     /// The samples' time made to go forward: a clock set back, or far ahead, continues where it was.
     pub(super) fn time(&mut self, at: i64) -> i64 {
+        // The ends of the number's range, which no clock shows, would leave no room to reckon.
+        let at = at.clamp(-FAR_US, FAR_US);
         if !self.started {
             return at;
         }
@@ -598,7 +600,7 @@ impl Node {
         };
         let anon = series.swap_remove(at);
         // A clock that stands before the last sample, or a day after it, makes the series worthless.
-        if point.at_us < anon.last_at || point.at_us - anon.last_at > 86_400_000_000 {
+        if !(0..=86_400_000_000).contains(&point.at_us.saturating_sub(anon.last_at)) {
             return;
         }
         self.started = true;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::FAR_US;
 use super::levels::{Bucket, LEVELS};
 use super::node::{Kind, Node};
 use super::series::{Held, Series, SeriesParts};
@@ -133,9 +134,15 @@ impl SavedSeries {
     }
 
     fn series(self) -> Option<Series> {
+        let past = |at: i64| (-FAR_US..=self.last_at).contains(&at);
         let sane = self.last.is_finite()
             && self.last >= 0.0
-            && self.first <= self.last_at
+            && self.last_at <= FAR_US
+            && past(self.first)
+            && past(self.entered)
+            && self
+                .held
+                .is_none_or(|held| past(held.onset) && past(held.high_at))
             && self.levels.len() == LEVELS.len()
             && self.held.is_none_or(|held| held.is_sane());
         if !sane {
@@ -143,7 +150,11 @@ impl SavedSeries {
         }
         let mut levels = super::levels::Levels::new();
         for (level, (first, row)) in self.levels.iter().enumerate() {
-            if row.len() > LEVELS[level].1 {
+            // Closed buckets lie before the last sample's.
+            let (width, length) = LEVELS[level];
+            let end = self.last_at.div_euclid(width);
+            let begins = -FAR_US / width..=end - row.len() as i64;
+            if row.len() > length || !(row.is_empty() || begins.contains(first)) {
                 return None;
             }
             for (offset, [floor, peak, rate, virt]) in row.iter().enumerate() {
@@ -152,7 +163,7 @@ impl SavedSeries {
                 }
                 levels.put(
                     level,
-                    first.checked_add(offset as i64)?,
+                    first + offset as i64,
                     Bucket::new(
                         *floor as f32 * 1024.0,
                         *peak as f32 * 1024.0,
