@@ -10,7 +10,7 @@ const MIB: f64 = 1_048_576.0;
 const LEAST_GROWTH: f64 = 32.0 * MIB;
 /// Below this the floors go up and down more than they rise.
 const LEAST_TAU: f64 = 0.5;
-/// One-sided 0.1 %.
+/// One-sided 0.1 %; Sen's 95 % interval of the slope is then above zero.
 const LEAST_Z: f64 = 3.09;
 /// Longer than memory rises in a day's course (from the first person awake to the last one).
 const DAY_RISE_S: f64 = 14.0 * 3600.0;
@@ -37,6 +37,10 @@ const ALL_EVEN: f64 = 0.96;
 const LARGEST_STEP: f64 = 0.3;
 /// Floors that a verdict rests on.
 const LEAST_FLOORS: usize = 10;
+/// After this share of the room a day's gentle begin and gentle end look like an even climb.
+const KINK_UNTIL: f64 = 0.175;
+/// A store without its data.
+const EMPTY: f64 = 96.0 * MIB;
 /// Part of a growth that must lie above everything seen before it.
 const NEW_GROUND: f64 = 0.5;
 /// Room that is assumed below an unknown limit.
@@ -130,9 +134,9 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     // A settled level that began to climb at once and evenly: a day begins more gently than that. Later on, when the
     // gentle begin and the gentle end cancel out, this can no longer be told.
     let kink = share < 0.3
-        && taken < 1.6 * share
+        && taken < KINK_UNTIL
         && trend.floors >= 16
-        && trend.from - base < 0.1 * climb
+        && trend.from - base < 0.15 * climb
         && (0.85..1.15).contains(&trend.second_half);
     let daily = daily(trend, around, whole) && taken < 0.8 && !kink;
     // The share of the room that a climb takes is the share of its time, if it is even.
@@ -164,7 +168,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let new_ground = territory >= NEW_GROUND;
     let by_processes = processes_explain(trend, around);
     let by_load = trend.load.unwrap_or(0.0);
-    let significant = trend.slope.z >= LEAST_Z && trend.slope.low > 0.0 && trend.slope.tau >= 0.6;
+    let significant = trend.slope.z >= LEAST_Z && trend.slope.tau >= 0.6;
     // What has slowed down once is likely to do so again.
     let steady = trend.second_half
         / if slowing || share >= 0.3 {
@@ -251,8 +255,9 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
     } else {
         // A settled level that began to climb. Minutes from its limit it may still be a job that loads its data.
         let near = ((1200.0 - whole) / 900.0).clamp(0.0, 1.0);
-        // Twice as large as it was may be a store that is being filled, to a cap below an eighth of the room as a rule.
-        let filling = if around.own {
+        // Next to nothing that becomes twice as large may be an empty store that is being filled, to a cap below an eighth
+        // of the room as a rule.
+        let filling = if around.own && base < EMPTY {
             0.045 * ((trend.to / base.max(1.0) - 1.6) / 0.8).clamp(0.0, 1.0)
         } else {
             0.0

@@ -146,6 +146,8 @@ impl Open {
 #[derive(Clone, Debug)]
 pub(super) struct Levels {
     open: [Option<Open>; LEVELS.len()],
+    /// Lowest floor of each level, kept as buckets come and go.
+    lows: [f32; LEVELS.len()],
     buckets: Box<[Bucket; ALL]>,
 }
 
@@ -153,6 +155,7 @@ impl Levels {
     pub(super) fn new() -> Self {
         Levels {
             open: [None; LEVELS.len()],
+            lows: [f32::INFINITY; LEVELS.len()],
             buckets: Box::new([MISSING; ALL]),
         }
     }
@@ -179,6 +182,7 @@ impl Levels {
                     processes.map_or(f32::NAN, |count| count as f32),
                 );
             }
+            levels.lows[level] = levels.lowest_of(level);
             levels.open[level] = Some(Open {
                 floor: floor as f32,
                 peak: peak as f32,
@@ -276,13 +280,34 @@ impl Levels {
     }
 
     fn close(&mut self, level: usize, index: i64, bucket: Bucket, next: i64) {
-        let length = LEVELS[level].1 as i64;
-        *self.bucket(level, index) = bucket;
+        let (_, length) = LEVELS[level];
+        let start = Self::start(level);
+        let low = self.lows[level];
+        let mut place = index.rem_euclid(length as i64) as usize;
+        let mut lost = false;
+        let mut put = |place: usize, bucket: Bucket| {
+            let old = std::mem::replace(&mut self.buckets[start + place], bucket);
+            lost |= old.floor <= low;
+        };
+        put(place, bucket);
         // What lies between, and what was there a round ago, had no sample.
-        for index in index + 1..next.min(index + length) {
-            *self.bucket(level, index) = MISSING;
+        for _ in 0..(next - index).min(length as i64 - 1) {
+            place = if place + 1 == length { 0 } else { place + 1 };
+            put(place, MISSING);
         }
-        *self.bucket(level, next) = MISSING;
+        self.lows[level] = if lost {
+            self.lowest_of(level)
+        } else {
+            low.min(bucket.floor)
+        };
+    }
+
+    fn lowest_of(&self, level: usize) -> f32 {
+        let start = Self::start(level);
+        self.buckets[start..start + LEVELS[level].1]
+            .iter()
+            .map(|bucket| bucket.floor)
+            .fold(f32::INFINITY, f32::min)
     }
 
     /// The closed buckets of a level that hold something, oldest first, with the time of their middle (µs).
@@ -302,11 +327,13 @@ impl Levels {
 
     /// Lowest floor among the closed buckets of a level.
     pub(super) fn lowest(&self, level: usize) -> f32 {
-        let start = Self::start(level);
-        self.buckets[start..start + LEVELS[level].1]
-            .iter()
-            .map(|bucket| bucket.floor)
-            .fold(f32::INFINITY, f32::min)
+        self.lows[level]
+    }
+
+    /// What the floors of a level have risen by, from the lowest to the last.
+    pub(super) fn growth(&self, level: usize) -> f64 {
+        self.latest(level)
+            .map_or(0.0, |latest| latest - f64::from(self.lows[level]))
     }
 
     /// Floor of the last closed bucket of a level.
@@ -480,5 +507,6 @@ impl Levels {
         }
         self.open[level] = Some(Open::empty(index + 1));
         *self.bucket(level, index) = bucket;
+        self.lows[level] = self.lowest_of(level);
     }
 }

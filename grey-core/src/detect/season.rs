@@ -77,6 +77,7 @@ pub(super) fn analyse(levels: &Levels, least: f64, scratch: &mut Scratch) -> Opt
             median: median / day,
             low: (median - error) / day,
             high: (median + error) / day,
+            deviation: 0.0,
             z,
             tau: (2.0 * higher as f64 / n as f64) - 1.0,
         },

@@ -326,6 +326,10 @@ impl Active {
             if growth < self.least / 2.0 || at < self.again[level] {
                 continue;
             }
+            // A climb that is many windows of this level old is seen better by the next one.
+            if level + 1 < LEVELS.len() && self.levels.growth(level + 1) >= 4.5 * growth {
+                continue;
+            }
             // What has been as high before comes and goes, unless its floors see through that.
             if latest - self.levels.peak_older(level) < self.least / 4.0
                 && self.levels.swing(level) < 0.1 * growth
@@ -359,7 +363,7 @@ impl Active {
         let seasonal = (level + 1 == LEVELS.len())
             .then(|| season::analyse(&self.levels, self.least, &mut bench.scratch))
             .flatten();
-        for trend in trend.into_iter().chain(seasonal) {
+        for mut trend in trend.into_iter().chain(seasonal) {
             let onset = trend.onset - LEVELS[level].0 / 2;
             if !assess::is_growth(&trend, self.least) {
                 self.agreed[level] = self.agreed[level].saturating_sub(1);
@@ -395,9 +399,12 @@ impl Active {
             // Far from any change of state there is no need to look at each bucket: a fifth of the way to it can wait.
             let seconds = (trend.end - origin.0).max(trend.end - trend.onset) as f64 / 1e6;
             let next = if seconds < 0.25 * said.needed { 0.25 } else { 0.85 };
-            let wait = (0.2 * (next * said.needed - seconds)).clamp(0.0, 0.25 * seconds);
+            let wait = (0.2 * (next * said.needed - seconds)).clamp(0.0, 0.15 * seconds);
             if said.state <= State::Growing {
                 self.again[level] = now + (wait * 1e6) as i64;
+            }
+            if said.state > State::Normal && trend.slope.deviation > 0.0 {
+                bench.floors.interval(&mut trend, &mut bench.scratch);
             }
             if said.state == State::Confirmed {
                 self.agreed[level] = self.agreed[level].saturating_add(1);

@@ -23,7 +23,9 @@ pub(super) struct Slope {
     /// Its 95 % confidence interval, from Sen's ranks.
     pub(super) low: f64,
     pub(super) high: f64,
-    /// Mann–Kendall Z, corrected for autocorrelation.
+    /// Standard deviation of Mann–Kendall's S, corrected for autocorrelation.
+    pub(super) deviation: f64,
+    /// Mann–Kendall Z.
     pub(super) z: f64,
     /// Kendall's tau.
     pub(super) tau: f64,
@@ -106,22 +108,41 @@ pub(super) fn slope(t: &[f64], y: &[f64], scratch: &mut Scratch) -> Option<Slope
     }
     let deviation = variance.sqrt();
     let z = (s as f64 - (s.signum() as f64)) / deviation;
-    // Sen's interval: the slopes at ranks (N ∓ 1.96 σ)/2.
-    let reach = 1.96 * deviation;
-    let last = pairs - 1;
-    let low = (((pairs as f64 - reach) / 2.0).floor().max(0.0) as usize).min(last);
-    let high = (((pairs as f64 + reach) / 2.0).ceil().max(0.0) as usize).min(last);
-    let slopes = &mut scratch.slopes;
-    let low = *slopes.select_nth_unstable_by(low, f64::total_cmp).1;
-    let high = *slopes.select_nth_unstable_by(high, f64::total_cmp).1;
     let slope = Slope {
         median: mid,
-        low,
-        high,
+        low: mid,
+        high: mid,
+        deviation,
         z,
         tau,
     };
-    (mid.is_finite() && low.is_finite() && high.is_finite()).then_some(slope)
+    mid.is_finite().then_some(slope)
+}
+
+/// Sen's interval of a slope from [`slope`] over the same points: the slopes of the pairs at ranks (N ∓ 1.96 σ)/2. Apart,
+/// since it is wanted for what is told only.
+pub(super) fn interval(slope: &mut Slope, t: &[f64], y: &[f64], scratch: &mut Scratch) {
+    let n = t.len().min(y.len());
+    let slopes = &mut scratch.slopes;
+    slopes.clear();
+    for i in 0..n {
+        for j in i + 1..n {
+            slopes.push((y[j] - y[i]) / (t[j] - t[i]));
+        }
+    }
+    let pairs = slopes.len();
+    if pairs == 0 {
+        return;
+    }
+    let reach = 1.96 * slope.deviation;
+    let last = pairs - 1;
+    let low = (((pairs as f64 - reach) / 2.0).floor().max(0.0) as usize).min(last);
+    let high = (((pairs as f64 + reach) / 2.0).ceil().max(0.0) as usize).min(last);
+    let low = *slopes.select_nth_unstable_by(low, f64::total_cmp).1;
+    let high = *slopes.select_nth_unstable_by(high, f64::total_cmp).1;
+    if low.is_finite() && high.is_finite() {
+        (slope.low, slope.high) = (low, high);
+    }
 }
 
 fn ties(y: &[f64], n: usize, spare: &mut Vec<f64>) -> f64 {
@@ -218,7 +239,10 @@ mod tests {
 
     fn of(y: &[f64]) -> Slope {
         let t: Vec<f64> = (0..y.len()).map(|i| i as f64).collect();
-        slope(&t, y, &mut Scratch::default()).unwrap()
+        let scratch = &mut Scratch::default();
+        let mut found = slope(&t, y, scratch).unwrap();
+        interval(&mut found, &t, y, scratch);
+        found
     }
 
     #[test]

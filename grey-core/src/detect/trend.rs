@@ -111,6 +111,13 @@ impl Floors {
     }
 }
 
+impl Floors {
+    /// Gives the trend that was made of these floors last the confidence interval of its slope.
+    pub(super) fn interval(&self, trend: &mut Trend, scratch: &mut Scratch) {
+        stats::interval(&mut trend.slope, &self.t, &self.y, scratch);
+    }
+}
+
 /// The trend of a level; `None` if it has grown by less than `least` bytes or shows no drift.
 pub(super) fn analyse(
     levels: &Levels,
