@@ -22,9 +22,9 @@ const BIRTH: f64 = 0.16;
 /// Where there is more time, a spike may take this long.
 const SPIKE_S: f64 = 65.0;
 /// Share of the time to its limit that a climb from a settled level must have lasted.
-const SETTLED: f64 = 0.082;
+const SETTLED: f64 = 0.076;
 /// The same for one that climbs since it is watched, evenly and into newly mapped memory.
-const YOUNG: f64 = 0.105;
+const YOUNG: f64 = 0.095;
 /// Files are written to tmpfs and walked within less than this.
 const SETTLES_S: f64 = 1800.0;
 /// Longer than a collector waits, so that an even climb of this length is not its first tooth.
@@ -258,7 +258,7 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
         // Next to nothing that becomes twice as large may be an empty store that is being filled, to a cap below an eighth
         // of the room as a rule.
         let filling = if around.own && base < EMPTY {
-            0.045 * ((trend.to / base.max(1.0) - 1.6) / 0.8).clamp(0.0, 1.0)
+            0.052 * ((trend.to / base.max(1.0) - 1.6) / 0.8).clamp(0.0, 1.0)
         } else {
             0.0
         };
