@@ -146,7 +146,7 @@ impl Open {
 #[derive(Clone, Debug)]
 pub(super) struct Levels {
     open: [Option<Open>; LEVELS.len()],
-    /// Lowest floor of each level, kept as buckets come and go.
+    /// Lowest floor of each level, kept as buckets come; not-a-number when it has gone and has to be looked for.
     lows: [f32; LEVELS.len()],
     buckets: Box<[Bucket; ALL]>,
 }
@@ -295,8 +295,9 @@ impl Levels {
             place = if place + 1 == length { 0 } else { place + 1 };
             put(place, MISSING);
         }
-        self.lows[level] = if lost {
-            self.lowest_of(level)
+        // A bucket that was the lowest is gone: who asks next, looks.
+        self.lows[level] = if lost || low.is_nan() {
+            f32::NAN
         } else {
             low.min(bucket.floor)
         };
@@ -326,14 +327,17 @@ impl Levels {
     }
 
     /// Lowest floor among the closed buckets of a level.
-    pub(super) fn lowest(&self, level: usize) -> f32 {
+    pub(super) fn lowest(&mut self, level: usize) -> f32 {
+        if self.lows[level].is_nan() {
+            self.lows[level] = self.lowest_of(level);
+        }
         self.lows[level]
     }
 
     /// What the floors of a level have risen by, from the lowest to the last.
-    pub(super) fn growth(&self, level: usize) -> f64 {
-        self.latest(level)
-            .map_or(0.0, |latest| latest - f64::from(self.lows[level]))
+    pub(super) fn growth(&mut self, level: usize) -> f64 {
+        let low = f64::from(self.lowest(level));
+        self.latest(level).map_or(0.0, |latest| latest - low)
     }
 
     /// Floor of the last closed bucket of a level.

@@ -304,7 +304,7 @@ impl Judged {
 
 impl Active {
     /// The levels among `closed` at which growth might be seen, cheaply.
-    fn worth(&self, closed: u8, at: i64, gap: i64) -> u8 {
+    fn worth(&mut self, closed: u8, at: i64, gap: i64) -> u8 {
         if closed == 0 {
             return 0;
         }
