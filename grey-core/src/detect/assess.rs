@@ -15,7 +15,7 @@ const LEAST_Z: f64 = 3.09;
 /// Longer than memory rises in a day's course (from the first person awake to the last one).
 const DAY_RISE_S: f64 = 14.0 * 3600.0;
 /// A spike of some seconds is none yet; what hits its limit within two minutes is confirmed within half a minute.
-const AT_ONCE_S: f64 = 21.0;
+const AT_ONCE_S: f64 = 23.0;
 /// A climb from the first moment that would hit its limit within this time is told without waiting for more.
 const NEAR_S: f64 = 200.0;
 const BIRTH: f64 = 0.16;
@@ -25,6 +25,8 @@ const SPIKE_S: f64 = 65.0;
 const SETTLED: f64 = 0.076;
 /// The same for one that climbs since it is watched, evenly and into newly mapped memory.
 const YOUNG: f64 = 0.095;
+/// The same for one that stays within what was mapped before: a heap, full or being collected.
+const MAPPED_BEFORE: f64 = 0.4;
 /// Files are written to tmpfs and walked within less than this.
 const SETTLES_S: f64 = 1800.0;
 /// Longer than a collector waits, so that an even climb of this length is not its first tooth.
@@ -71,6 +73,13 @@ pub(super) struct Around {
     pub(super) processes: Option<(u64, u64)>,
     /// Levels a day ago were flat: nothing comes and goes with the hours here.
     pub(super) flat_day: bool,
+}
+
+impl Around {
+    /// Whether a climb of this many bytes stays within address space that was there before.
+    fn mapped_before(&self, climb: f64) -> bool {
+        self.own && self.virt.is_some_and(|virt| virt < 0.3 * climb)
+    }
 }
 
 /// How far the evidence has come.
@@ -143,7 +152,11 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let lasted = if daily {
         seconds / DAY_RISE_S
     } else {
-        (taken / share).max(seconds / DAY_RISE_S)
+        (taken / share).max(if around.mapped_before(climb) && taken < MAPPED_BEFORE {
+            0.0
+        } else {
+            seconds / DAY_RISE_S
+        })
     }
     .min(seconds / at_once(whole, share));
     let needed = if lasted > 0.0 {
@@ -158,7 +171,11 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         needed,
         taken,
         virt: around.virt,
-        in_a_row: if share == YOUNG && taken < 0.4 { 4 } else { 1 },
+        in_a_row: if (YOUNG..0.2).contains(&share) && around.still < 0.3 * seconds && taken < 0.4 {
+            4
+        } else {
+            1
+        },
     };
     // Highs it has reached before are its own coming and going.
     let territory = match around.peak_before {
@@ -242,6 +259,13 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
         && mapped != Some(false)
         && trend.second_half >= 0.9;
     let mapped = mapped == Some(true) && climb >= 60.0;
+    // Next to nothing that becomes twice as large may be an empty store that is being filled, to a cap below an eighth
+    // of the room as a rule.
+    let filling = if around.own && base < EMPTY {
+        0.052 * ((trend.to / base.max(1.0) - 1.6) / 0.8).clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
     if birth && around.own && whole <= NEAR_S {
         BIRTH
     } else if slowing
@@ -250,18 +274,13 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
     {
         // Nothing is known of how it was before: the first tooth of a saw-tooth, a cache that fills, a warm-up.
         0.8
+    } else if around.mapped_before(trend.to - base) {
+        MAPPED_BEFORE
     } else if young {
-        YOUNG
+        YOUNG + filling
     } else {
         // A settled level that began to climb. Minutes from its limit it may still be a job that loads its data.
         let near = ((1200.0 - whole) / 900.0).clamp(0.0, 1.0);
-        // Next to nothing that becomes twice as large may be an empty store that is being filled, to a cap below an eighth
-        // of the room as a rule.
-        let filling = if around.own && base < EMPTY {
-            0.052 * ((trend.to / base.max(1.0) - 1.6) / 0.8).clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
         SETTLED + filling + 0.06 * near
     }
 }

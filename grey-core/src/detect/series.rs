@@ -398,7 +398,11 @@ impl Active {
             let mut said = assess::assess(&trend, &around);
             // Far from any change of state there is no need to look at each bucket: a fifth of the way to it can wait.
             let seconds = (trend.end - origin.0).max(trend.end - trend.onset) as f64 / 1e6;
-            let next = if seconds < 0.25 * said.needed { 0.25 } else { 0.85 };
+            let next = if seconds < 0.25 * said.needed {
+                0.25
+            } else {
+                0.85
+            };
             let wait = (0.2 * (next * said.needed - seconds)).clamp(0.0, 0.15 * seconds);
             if said.state <= State::Growing {
                 self.again[level] = now + (wait * 1e6) as i64;
@@ -431,7 +435,13 @@ impl Active {
 
     /// One step of the state machine.
     fn step(&mut self, now: i64, memory: Memory) -> Option<Change> {
-        let ended = self.ended.take();
+        // A rise that ends within a longer climb, as each tooth of a saw-tooth does, says nothing of the climb.
+        let ended = self.ended.take().filter(|ended| {
+            self.held.is_none_or(|held| {
+                ended.episode.start <= held.onset + LEVELS[held.level].0
+                    || ended.cause == Cause::Retention && self.state == State::Normal
+            })
+        });
         let (mut seen, cause) = self
             .best
             .as_ref()

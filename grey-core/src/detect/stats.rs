@@ -57,7 +57,7 @@ pub(super) fn sigma(values: &mut [f64]) -> f64 {
     median(values).unwrap_or(0.0) * MAD_SIGMA
 }
 
-/// CUSUM of what the values lie above the median of their first quarter, beyond half a sigma each: whether it has reached
+/// CUSUM of what the values lie above the median of their first quarter, beyond a sigma each: whether it has reached
 /// five sigmas. Sigma is the spread of the steps from value to value, so that a steady climb is no noise; `least` is the
 /// smallest sigma believed.
 pub(super) fn cusum(y: &[f64], least: f64, spare: &mut Vec<f64>) -> bool {
@@ -71,7 +71,7 @@ pub(super) fn cusum(y: &[f64], least: f64, spare: &mut Vec<f64>) -> bool {
     };
     let mut sum = 0.0_f64;
     for value in y {
-        sum = (sum + (value - usual) - sigma / 2.0).max(0.0);
+        sum = (sum + (value - usual) - sigma).max(0.0);
     }
     sum >= 5.0 * sigma
 }
@@ -298,14 +298,23 @@ mod tests {
     #[test]
     fn cusum_rises_with_a_drift_and_not_with_noise() {
         let mut spare = Vec::new();
-        let noise: Vec<f64> = (0..60).map(|i| f64::from((i * 7919) % 13)).collect();
-        assert!(!cusum(&noise, 1.0, &mut spare));
+        let mut x = 0x9E37_79B9_u64;
+        let noise: Vec<f64> = (0..60)
+            .map(|_| {
+                // xorshift64
+                x ^= x << 13;
+                x ^= x >> 7;
+                x ^= x << 17;
+                (x >> 40) as f64 / 1e6
+            })
+            .collect();
+        assert!(!cusum(&noise, 0.1, &mut spare));
         let drift: Vec<f64> = noise
             .iter()
             .enumerate()
             .map(|(i, y)| y + 40.0 * i as f64)
             .collect();
-        assert!(cusum(&drift, 1.0, &mut spare));
+        assert!(cusum(&drift, 0.1, &mut spare));
     }
 
     #[test]

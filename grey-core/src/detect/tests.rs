@@ -168,7 +168,7 @@ fn a_plateau_after_a_spike_is_retention() {
 #[test]
 fn a_leak_under_a_saw_tooth_shows_in_its_floors() {
     let said = run(40_000, 2, Some(1024), |t| {
-        100.0 + (t % 30.0) * 5.0 + t / 60.0
+        100.0 + (t % 30.0) * 5.0 + (t - 6000.0).max(0.0) / 60.0
     });
     assert!(confirmed(&said).is_some(), "{}", list(&said));
 }
