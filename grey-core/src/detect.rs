@@ -27,7 +27,10 @@ use crate::time::Timestamp;
 
 /// Series kept at most; beyond it those not heard of for the longest time go.
 const MOST: usize = 65_536;
-/// A series not heard of for this long, by the time of the samples, is dropped when room is made.
+/// A process not heard of for this long, by the time of the samples, has ended; it is looked for every minute.
+const ENDED_US: i64 = 300_000_000;
+const SWEEP_US: i64 = 60_000_000;
+/// A step back by more than this is a clock that was set.
 const BACK_US: i64 = 10_000_000;
 /// A jump forward by more than this is a clock that was set.
 const FORWARD_US: i64 = 7 * 86_400_000_000;
@@ -55,6 +58,8 @@ pub struct Detector {
     paths: HashMap<Box<str>, usize>,
     processes: HashMap<(usize, u32), usize>,
     bench: Bench,
+    /// Time of the samples at the last look for ended processes, µs.
+    swept: i64,
     saved: HashMap<String, saved::SavedNode>,
 }
 
@@ -147,6 +152,10 @@ impl Detector {
                 index
             }
         };
+        if at.0.saturating_sub(self.swept).saturating_abs() >= SWEEP_US {
+            self.swept = at.0;
+            self.sweep(at, out);
+        }
         let Some(node) = self.nodes[index].as_deref_mut() else {
             return;
         };
@@ -158,6 +167,26 @@ impl Detector {
         }
         if node.push(now, &point) {
             self.judge(index, at.0, out);
+        }
+    }
+
+    /// Drops the processes that are not told of any more. Their cgroup may be idle, so it takes a while.
+    fn sweep(&mut self, now: Timestamp, out: &mut Vec<Finding>) {
+        let nodes = &self.nodes;
+        let ended: Vec<(usize, u32)> = self
+            .processes
+            .iter()
+            .filter(|(_, index)| {
+                nodes[**index]
+                    .as_ref()
+                    .is_none_or(|node| now.0.saturating_sub(node.heard) > ENDED_US)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in ended {
+            if let Some(index) = self.processes.remove(&key) {
+                self.drop_node(index, now, "the process has ended", out);
+            }
         }
     }
 

@@ -131,7 +131,9 @@ pub(super) struct Node {
     reserved: Reserved,
     growers: Vec<(Grower, i64)>,
     /// Added to the samples' time, for clocks that were set.
-    shift: i64,
+    pub(super) shift: i64,
+    /// Time of the last sample as it was given, µs.
+    pub(super) heard: i64,
     step: i64,
 }
 
@@ -155,6 +157,7 @@ impl Node {
             reserved: Reserved::default(),
             growers: Vec::new(),
             shift: 0,
+            heard: at,
             step: 1_000_000,
         }
     }
@@ -191,6 +194,7 @@ impl Node {
     pub(super) fn time(&mut self, at: i64) -> i64 {
         // The ends of the number's range, which no clock shows, would leave no room to reckon.
         let at = at.clamp(-FAR_US, FAR_US);
+        self.heard = at;
         if !self.started {
             return at;
         }
@@ -591,6 +595,10 @@ impl Node {
         if matches!((saved.id, point.id), (Some(then), Some(now)) if then != now) {
             return;
         }
+        let shift = saved.shift;
+        if !(-2 * FAR_US..=2 * FAR_US).contains(&shift) {
+            return;
+        }
         let mut series = saved.series();
         let Some(at) = series
             .iter()
@@ -600,9 +608,15 @@ impl Node {
         };
         let anon = series.swap_remove(at);
         // A clock that stands before the last sample, or a day after it, makes the series worthless.
-        if !(0..=86_400_000_000).contains(&point.at_us.saturating_sub(anon.last_at)) {
+        if !(0..=86_400_000_000).contains(
+            &point
+                .at_us
+                .saturating_add(shift)
+                .saturating_sub(anon.last_at),
+        ) {
             return;
         }
+        self.shift = shift;
         self.started = true;
         self.anon = anon;
         self.others = series;

@@ -22,6 +22,9 @@ pub(super) struct SavedNode {
     path: String,
     #[serde(default)]
     pub(super) id: Option<u64>,
+    /// What the samples' clock was off by, µs.
+    #[serde(default)]
+    pub(super) shift: i64,
     series: Vec<SavedSeries>,
 }
 
@@ -82,6 +85,7 @@ impl SavedNode {
         moved.then(|| SavedNode {
             path: node.cgroup.path.clone(),
             id: node.cgroup.id,
+            shift: node.shift,
             series,
         })
     }

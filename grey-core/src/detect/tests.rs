@@ -189,3 +189,39 @@ fn a_confirmed_leak_recovers_when_it_stops_or_goes_back() {
         assert!(states.contains(&State::Recovered), "{}", list(&said));
     }
 }
+
+#[test]
+fn a_process_that_ended_is_forgotten_and_its_verdict_closed() {
+    let mut detector = Detector::new();
+    let cgroup = cgroup("/a", 1);
+    let mut out = Vec::new();
+    for second in 0..700_i64 {
+        let at = Timestamp(START + second * 1_000_000);
+        let process = |pid: u32, anon: i64| Process {
+            pid,
+            comm: "p".to_owned(),
+            anon: Some(anon as u64),
+            ..Process::default()
+        };
+        let point = Point {
+            at_us: at.0,
+            id: Some(1),
+            anon: Some(8 << 20),
+            max: Limit::Bytes(512 << 20),
+            ..Point::default()
+        };
+        detector.sample(&cgroup, &point, &mut out);
+        detector.process(&cgroup, &process(1, 4 << 20), at, &mut out);
+        if second < 100 {
+            detector.process(&cgroup, &process(2, second << 22), at, &mut out);
+        }
+    }
+    let of: Vec<(u32, State)> = out
+        .iter()
+        .filter_map(|finding| Some((finding.verdict.process.as_ref()?.pid, finding.verdict.state)))
+        .collect();
+    assert!(of.contains(&(2, State::Confirmed)), "{of:?}");
+    assert_eq!(of.last(), Some(&(2, State::Recovered)), "{of:?}");
+    // The cgroup and the process that lives.
+    assert_eq!(detector.len(), 2);
+}
