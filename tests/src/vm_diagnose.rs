@@ -482,7 +482,7 @@ fn names_a_leak() -> Result<Outcome> {
     );
     let level = bytes(found, "/level_bytes")?;
     ensure!(
-        level >= 90 * M && level <= 200 * M,
+        (90 * M..=200 * M).contains(&level),
         "anon + swap at the end: {found}"
     );
     ensure!(

@@ -1,7 +1,7 @@
 use super::*;
-use crate::host::memstat::MemStat;
 use crate::host::fixture::{OwnCgroup, Tree};
 use crate::host::flat::testing::numbered;
+use crate::host::memstat::MemStat;
 
 /// Files read in VMs of these kernels.
 const REAL: [(&str, &str); 4] = [
