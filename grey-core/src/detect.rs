@@ -14,7 +14,7 @@ mod tests;
 mod trend;
 mod words;
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 pub use node::Point;
 pub use saved::Saved;

@@ -282,6 +282,14 @@ impl Levels {
     fn close(&mut self, level: usize, index: i64, bucket: Bucket, next: i64) {
         let (_, length) = LEVELS[level];
         let start = Self::start(level);
+        // Samples that far apart make no floors of this width, and the next level keeps them.
+        if next - index > (length / 8) as i64 && level + 1 < LEVELS.len() {
+            if self.lows[level] != f32::INFINITY {
+                self.buckets[start..start + length].fill(MISSING);
+                self.lows[level] = f32::INFINITY;
+            }
+            return;
+        }
         let low = self.lows[level];
         let mut place = index.rem_euclid(length as i64) as usize;
         let mut lost = false;

@@ -1,6 +1,6 @@
 //! What a restart must not lose: the floors and the state of every series that has moved.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use serde::{Deserialize, Serialize};
 
