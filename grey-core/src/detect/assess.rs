@@ -18,7 +18,7 @@ const DAY_RISE_S: f64 = 14.0 * 3600.0;
 const AT_ONCE_S: f64 = 23.0;
 /// A climb from the first moment that would hit its limit within this time is told without waiting for more.
 const NEAR_S: f64 = 200.0;
-const BIRTH: f64 = 0.16;
+const BIRTH: f64 = 0.18;
 /// Where there is more time, a spike may take this long.
 const SPIKE_S: f64 = 65.0;
 /// Share of the time to its limit that a climb from a settled level must have lasted.
@@ -222,7 +222,9 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     if significant && smooth && growth >= least && steady >= 1.0 && lasted >= 1.0 {
         out.state = State::Confirmed;
         out.cause = Cause::Leak;
-    } else if significant && smooth && growth >= least / 2.0 && steady >= 1.0 && lasted >= 0.85 {
+    } else if significant && smooth && growth >= least / 2.0 && steady >= 1.0 // From the first moment on, every program climbs for a while: it is told when it is sure, and not before.
+        && lasted >= if share == BIRTH { 1.0 } else { 0.85 }
+    {
         out.state = State::Suspect;
         out.cause = Cause::Leak;
     } else if lasted >= 0.25 && growth >= least {
