@@ -1,6 +1,7 @@
 //! The event schema `grey-ebpf/1`: one JSON object a line. Types only; who makes and who writes them is elsewhere.
 //! Bytes, microseconds, RFC 3339 UTC. An unknown figure is `None` and left out, never zero. The schema only grows.
 
+mod act;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
+pub use act::{
+    ActionOutcome, ActionPlan, ActionState, OutcomeVerdict, PlannedWrite, RestoredFile, Rollback,
+    SkippedFile,
+};
 pub use verdict::{Cause, Evidence, Grower, Memory, State, Subject, Verdict};
 
 /// The schema's name and version, the first field of every line.
@@ -76,6 +81,21 @@ pub enum Body {
     Pressure {
         /// The trigger.
         pressure: Pressure,
+    },
+    /// An action is about to be taken, or would be.
+    Action {
+        /// The plan.
+        action: Box<ActionPlan>,
+    },
+    /// What came of an action.
+    Outcome {
+        /// What came of it.
+        outcome: Box<ActionOutcome>,
+    },
+    /// Changes were taken back.
+    Rollback {
+        /// Which, and why.
+        rollback: Box<Rollback>,
     },
     /// Own cost, losses and degraded probes.
     Health {

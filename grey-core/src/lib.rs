@@ -1,6 +1,7 @@
 //! The pure logic of grey-ebpf: no aya, no tokio, no I/O and no clock, so that replay and property tests need no root.
 #![deny(missing_docs)]
 
+pub mod act;
 pub mod decode;
 pub mod detect;
 pub mod event;

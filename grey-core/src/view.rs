@@ -137,7 +137,11 @@ impl Model {
                 self.verdicts.take(event, verdict, self.elapsed_us);
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
-            Body::Stall { .. } | Body::Pressure { .. } => {
+            Body::Stall { .. }
+            | Body::Pressure { .. }
+            | Body::Action { .. }
+            | Body::Outcome { .. }
+            | Body::Rollback { .. } => {
                 self.alerts.push(Alert::of(event), self.elapsed_us);
             }
             Body::Health { health } => self.take_health(event, health),

@@ -88,6 +88,9 @@ fn type_of(event: &Event) -> &'static str {
         Body::Oom { .. } => "oom",
         Body::Stall { .. } => "stall",
         Body::Pressure { .. } => "pressure",
+        Body::Action { .. } => "action",
+        Body::Outcome { .. } => "outcome",
+        Body::Rollback { .. } => "rollback",
         Body::Health { .. } => "health",
     }
 }

@@ -9,7 +9,8 @@ use crate::event::{Body, Cause, Event, GrowthScope, Health, State};
 use crate::time::Timestamp;
 
 use text::{
-    growth_text, oom_text, pressure_text, stall_text, verdict_label, verdict_text, victim_name,
+    action_text, growth_text, oom_text, outcome_text, pressure_text, rollback_text, stall_text,
+    verdict_label, verdict_text, victim_name,
 };
 pub use text::{headline, printable, seconds};
 
@@ -31,6 +32,10 @@ pub enum AlertKind {
     Growth,
     /// The detector's verdict changed.
     Verdict(State, Cause),
+    /// An action of ours, or what came of it.
+    Action,
+    /// Changes of ours were taken back.
+    Rollback,
     /// Records were lost.
     Lost,
     /// About the watch itself.
@@ -47,6 +52,8 @@ impl AlertKind {
             AlertKind::Pressure => "PSI",
             AlertKind::Growth => "GROWTH",
             AlertKind::Verdict(state, cause) => verdict_label(state, cause),
+            AlertKind::Action => "ACT",
+            AlertKind::Rollback => "UNDO",
             AlertKind::Lost => "LOST",
             AlertKind::Note => "NOTE",
         }
@@ -139,6 +146,24 @@ impl Alert {
                     GrowthScope::Cgroup => "cgroup".to_owned(),
                 },
                 growth_text(growth),
+            ),
+            Body::Action { action } => (
+                AlertKind::Action,
+                Severity::Info,
+                format!("{} {}", action.kind, action.target),
+                action_text(action),
+            ),
+            Body::Outcome { outcome } => (
+                AlertKind::Action,
+                Severity::Info,
+                format!("{} {} done", outcome.kind, outcome.target),
+                outcome_text(outcome),
+            ),
+            Body::Rollback { rollback } => (
+                AlertKind::Rollback,
+                Severity::Warning,
+                rollback.cause.clone(),
+                rollback_text(rollback),
             ),
             Body::Verdict { verdict } => (
                 AlertKind::Verdict(verdict.state, verdict.cause),

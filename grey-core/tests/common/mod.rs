@@ -8,8 +8,9 @@ use grey_core::time::Timestamp;
 use serde_json::{Value, json};
 
 /// Every `type` a line can have.
-pub(crate) const TYPES: [&str; 8] = [
-    "sample", "process", "growth", "verdict", "oom", "stall", "pressure", "health",
+pub(crate) const TYPES: [&str; 11] = [
+    "sample", "process", "growth", "verdict", "oom", "stall", "pressure", "action", "outcome",
+    "rollback", "health",
 ];
 
 pub(crate) fn validator() -> jsonschema::Validator {
@@ -88,6 +89,33 @@ pub(crate) fn example(name: &str) -> Value {
         } }),
         "pressure" => json!({ "pressure": {
             "level": "some", "threshold_us": 150000, "window_us": 1000000, "avg10": 12.5,
+        } }),
+        "action" => json!({ "action": {
+            "id": 7, "kind": "limit", "target": "/system.slice/nginx.service", "planned_bytes": 33554432,
+            "reason": "asked for on the command line", "dry_run": false,
+            "writes": [{
+                "file": "/system.slice/nginx.service/memory.high", "old": "max", "new": "134217728", "reversible": true,
+            }],
+            "effect": "throttled and reclaimed above 128M", "lease_s": 30.0,
+        } }),
+        "outcome" => json!({ "outcome": {
+            "id": 7, "kind": "limit", "target": "/system.slice/nginx.service", "freed_bytes": 33554432,
+            "kept_bytes": 16777216, "psi_delta_us": 1200, "refaults": 12, "verdict": "commit",
+            "notes": ["32M of 64M: nothing else could be reclaimed"],
+            "before": {
+                "current": 167772160, "anon": 100663296, "file": 67108864, "swap": 0, "rss": 100663296,
+                "available": 1073741824, "free": 536870912, "refaults": 0, "psi_some_us": 100, "ksm_profit": -4096,
+                "free_huge": 2097152,
+            },
+            "after": { "current": 134217728 },
+            "took_us": 15300,
+        } }),
+        "rollback" => json!({ "rollback": {
+            "id": 7, "cause": "oom_kill: 1 in /system.slice/nginx.service",
+            "restored": [{ "file": "/system.slice/nginx.service/memory.high", "from": "134217728", "to": "max" }],
+            "skipped": [{
+                "file": "/system.slice/nginx.service/memory.max", "why": "was written by somebody else since",
+            }],
         } }),
         "health" => json!({ "health": {
             "cpu_pct": 0.4, "rss": 9437184, "bpf_ns_total": 120000000, "emitted": { "growth": 12, "oom": 1 },

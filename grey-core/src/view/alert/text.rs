@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::event::{
-    Cause, Constraint, Growth, GrowthScope, Memory, Oom, Pressure, PressureLevel, Stall, StallKind,
-    State, Verdict,
+    ActionOutcome, ActionPlan, Cause, Constraint, Growth, GrowthScope, Memory, Oom, OutcomeVerdict,
+    Pressure, PressureLevel, Rollback, Stall, StallKind, State, Verdict,
 };
 use crate::units::{format_bytes, format_duration_us, format_rate};
 
@@ -233,4 +233,61 @@ pub fn seconds(seconds: f64) -> String {
         Some(whole) => format!("{whole}s"),
         None => text,
     }
+}
+
+pub(super) fn action_text(action: &ActionPlan) -> String {
+    let mut text = format!(
+        "{}{}",
+        if action.dry_run { "would " } else { "" },
+        printable(&action.kind)
+    );
+    if let Some(bytes) = action.planned_bytes {
+        let _ = write!(text, " {}", format_bytes(bytes));
+    }
+    for write in &action.writes {
+        let _ = write!(
+            text,
+            ", {}: {} to {}",
+            printable(&write.file),
+            printable(write.old.as_deref().unwrap_or("?")),
+            printable(&write.new)
+        );
+    }
+    let _ = write!(text, " ({})", printable(&action.reason));
+    text
+}
+
+pub(super) fn outcome_text(outcome: &ActionOutcome) -> String {
+    let mut text = format!("{} ", printable(&outcome.kind));
+    text.push_str(match outcome.verdict {
+        OutcomeVerdict::Commit => "done",
+        OutcomeVerdict::Revert => "taken back",
+    });
+    if let Some(freed) = outcome.freed_bytes {
+        let _ = write!(text, ", freed {}", format_bytes(freed));
+    }
+    if let Some(us) = outcome.psi_delta_us {
+        let _ = write!(text, ", stalled {}", format_duration_us(us));
+    }
+    if let Some(pages) = outcome.refaults {
+        let _ = write!(text, ", {pages} refaults");
+    }
+    text
+}
+
+pub(super) fn rollback_text(rollback: &Rollback) -> String {
+    let mut text = printable(&rollback.cause).into_owned();
+    for file in &rollback.restored {
+        let _ = write!(
+            text,
+            ", {}: {} back to {}",
+            printable(&file.file),
+            printable(&file.from),
+            printable(&file.to)
+        );
+    }
+    for file in &rollback.skipped {
+        let _ = write!(text, ", {} {}", printable(&file.file), printable(&file.why));
+    }
+    text
 }
