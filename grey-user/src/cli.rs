@@ -13,7 +13,7 @@ use crate::alert::AlertArgs;
 use crate::diagnose::{self, DiagnoseArgs};
 use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
-use crate::{doctor, snapshot, watch};
+use crate::{doctor, enforce, snapshot, watch};
 
 mod man;
 
@@ -106,6 +106,9 @@ pub enum Command {
     /// One report: where memory is, what is wrong, what to do; with --detect-leaks, who leaks
     #[command(after_help = diagnose::EXAMPLES)]
     Diagnose(DiagnoseArgs),
+    /// One bounded action: journalled first, under a watchdog, and undone if anything goes wrong
+    #[command(after_help = enforce::EXAMPLES)]
+    Enforce(enforce::EnforceArgs),
     /// What works on this machine, how each probe is attached, and what is lost
     #[command(after_help = "Exits with 0 if `watch` can work here, with 3 if not.")]
     Doctor {
@@ -274,6 +277,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
+        Command::Enforce(args) => enforce::run(&args),
         Command::Doctor { json } => doctor::run(json),
         Command::Snapshot(command) => snapshot::run(&command),
         Command::Completions { shell } => {

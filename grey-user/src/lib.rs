@@ -1,9 +1,11 @@
 //! The user side of grey-ebpf as a library; the binary of the same name is a few lines over it.
 
+pub mod act;
 pub mod alert;
 pub mod cli;
 pub mod diagnose;
 pub mod doctor;
+pub mod enforce;
 pub mod export;
 pub mod host;
 pub mod probe;

@@ -1,0 +1,93 @@
+//! The bounds of acting: what may be configured, and the values without configuration.
+
+use std::time::Duration;
+
+/// Where the journal is.
+pub const STATE_DIR: &str = "/var/lib/grey-ebpf";
+/// Where the configuration is.
+pub const CONFIG: &str = "/etc/grey-ebpf/config.toml";
+
+/// The bounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Safety {
+    /// Cgroups that are never touched: paths, globs, unit and container names.
+    pub protect: Vec<String>,
+    /// Services the machine cannot do without: never touched, and if one of those that run vanishes, everything is
+    /// taken back.
+    pub critical: Vec<String>,
+    /// Most bytes of one write.
+    pub step: u64,
+    /// Most bytes of one request.
+    pub cap: u64,
+    /// The least a limit may be.
+    pub least_limit: u64,
+    /// How long a write may take before its helper is ended.
+    pub write_timeout: Duration,
+    /// The guard takes a controller for hung that it has not heard of for this long.
+    pub hang: Duration,
+    /// The watchdog's thresholds.
+    pub watchdog: Thresholds,
+    /// First cool-down after harm; doubles each time.
+    pub cooldown: Duration,
+    /// Longest cool-down.
+    pub cooldown_max: Duration,
+    /// Shortest time between two `drop-caches`.
+    pub drop_caches_every: Duration,
+}
+
+/// When the watchdog takes back what was done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thresholds {
+    /// Percent of the last second that some task of the target stalled on memory.
+    pub psi_some_pct: f64,
+    /// The same, all tasks.
+    pub psi_full_pct: f64,
+    /// MemAvailable of the machine, bytes.
+    pub min_available: u64,
+    /// Pages a second of the target that come back after our reclaim.
+    pub refaults_per_s: u64,
+    /// How often is looked.
+    pub every: Duration,
+}
+
+impl Default for Safety {
+    fn default() -> Self {
+        Safety {
+            protect: Vec::new(),
+            critical: [
+                "init.scope",
+                "systemd-journald.service",
+                "systemd-logind.service",
+                "systemd-udevd.service",
+                "dbus.service",
+                "dbus-broker.service",
+                "ssh.service",
+                "sshd.service",
+                "grey-ebpf.service",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            step: 32 << 20,
+            cap: 64 << 30,
+            least_limit: 64 << 20,
+            write_timeout: Duration::from_secs(10),
+            hang: Duration::from_millis(1500),
+            watchdog: Thresholds::default(),
+            cooldown: Duration::from_secs(60),
+            cooldown_max: Duration::from_secs(24 * 3600),
+            drop_caches_every: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Thresholds {
+            psi_some_pct: 40.0,
+            psi_full_pct: 20.0,
+            min_available: 128 << 20,
+            refaults_per_s: 8192,
+            every: Duration::from_millis(250),
+        }
+    }
+}

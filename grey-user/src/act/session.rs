@@ -1,0 +1,476 @@
+//! The right to act: lock, journal, guard. Every change and every blocking write goes through it, and while one waits
+//! the guard hears from us and the watchdog looks.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use grey_core::act::engine::Actor;
+use grey_core::act::{ActError, Change, Damage, Engine, Fault, Harm, Knob, Ledger, Record, Set};
+use grey_core::act::{Undone, Value, World};
+use rustix::fs::OFlags;
+
+use crate::cli::{Exit, Failure};
+
+use super::files;
+use super::guard::{self, Guard};
+use super::journal::{Journal, JournalError};
+use super::scene::{Scene, Target};
+use super::watchdog::{Trip, Watchdog};
+use super::writer::{self, Wait};
+
+/// How often a wait looks up.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Somebody asked us to end.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Kernel files, journal and guard of this machine.
+#[derive(Debug)]
+pub struct Real {
+    scene: Rc<Scene>,
+    journal: Journal,
+    /// None where nothing but undoing is done.
+    guard: Option<Guard>,
+    watchdog: Option<Watchdog>,
+    trip: Option<Trip>,
+}
+
+impl Real {
+    /// The guard hears from us, the watchdog looks.
+    fn tick(&mut self) -> Result<(), Fault> {
+        if let Some(guard) = &mut self.guard {
+            guard.beat()?;
+        }
+        if self.trip.is_none()
+            && let Some(watchdog) = &mut self.watchdog
+        {
+            self.trip = watchdog.look(&self.scene.safety.watchdog);
+        }
+        Ok(())
+    }
+
+    fn write_file(
+        &mut self,
+        file: OwnedFd,
+        bytes: &[u8],
+        timeout: Duration,
+    ) -> Result<usize, Fault> {
+        let mut trouble = None;
+        let written = writer::write(file, bytes, timeout, &mut || {
+            trouble = self.tick().err();
+            if trouble.is_some() || self.trip.is_some() || stopped() {
+                Wait::Stop
+            } else {
+                Wait::On
+            }
+        });
+        match trouble {
+            Some(fault) => Err(fault),
+            None => written,
+        }
+    }
+}
+
+impl World for Real {
+    fn read(&mut self, knob: &Knob) -> Result<Value, Fault> {
+        files::read(&self.scene.host, &self.scene.cgroups, knob)
+    }
+
+    fn write(&mut self, knob: &Knob, value: &Value) -> Result<(), Fault> {
+        let file = files::open(&self.scene.host, &self.scene.cgroups, knob, OFlags::WRONLY)?;
+        let bytes = value.as_str().as_bytes();
+        // What puts things right is not broken off by a request to end.
+        let timeout = self.scene.safety.write_timeout;
+        let written = writer::write(file, bytes, timeout, &mut || {
+            let _ = self.tick();
+            Wait::On
+        })?;
+        if written == bytes.len() {
+            Ok(())
+        } else {
+            Err(Fault::Other(format!("only {written} bytes were taken")))
+        }
+    }
+
+    fn append(&mut self, record: &Record) -> Result<(), Fault> {
+        self.journal.append(record)
+    }
+
+    fn arm(&mut self, id: u64, step: u32, change: &Change<'_>) -> Result<(), Fault> {
+        let scene = Rc::clone(&self.scene);
+        let guard = self.guard.as_mut().ok_or(Fault::GuardLost)?;
+        let file = files::open(&scene.host, &scene.cgroups, change.knob, OFlags::RDWR)?;
+        guard.arm(id, step, change, file)
+    }
+
+    fn release(&mut self, id: u64, step: Option<u32>) -> Result<(), Fault> {
+        match &mut self.guard {
+            Some(guard) => guard.release(id, step),
+            None => Ok(()),
+        }
+    }
+
+    fn check(&mut self) -> Result<(), Fault> {
+        match &mut self.guard {
+            Some(guard) => guard.beat(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How a time of holding on to changes ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its time was over.
+    Over,
+    /// Somebody asked us to end.
+    Stopped,
+    /// The watchdog saw harm.
+    Harm(Trip),
+    /// The guard is lost or has taken over.
+    Guard(Fault),
+}
+
+/// The right to act.
+#[derive(Debug)]
+pub struct Session {
+    /// What is known of the machine.
+    pub scene: Rc<Scene>,
+    engine: Engine<Real>,
+    /// What of the journal could not be read.
+    pub damage: Damage,
+}
+
+/// Whether an earlier action that was broken off is undone first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Act: with a guard, after what was left behind is undone.
+    Act,
+    /// Only undo: no guard.
+    Undo,
+}
+
+impl Session {
+    /// Takes the lock, reads the journal, undoes what was left behind, starts the guard.
+    ///
+    /// # Errors
+    /// Somebody else acts, the journal cannot be written, or the guard cannot be started: exit 3 or 4.
+    pub fn open(scene: Rc<Scene>, purpose: Purpose) -> Result<(Session, Undone), Failure> {
+        let (journal, ledger, damage) =
+            Journal::open(&scene.state_dir).map_err(|error| journal_failed(&error))?;
+        let boot = scene
+            .host
+            .text("/proc/sys/kernel/random/boot_id")
+            .map_err(|error| Failure::unsupported(format!("{error}; mount /proc")))?;
+        let actor = Actor {
+            boot: boot.trim().to_owned(),
+            pid: std::process::id(),
+        };
+        let real = Real {
+            scene: Rc::clone(&scene),
+            journal,
+            guard: None,
+            watchdog: None,
+            trip: None,
+        };
+        let mut session = Session {
+            engine: Engine::new(real, ledger, actor),
+            scene,
+            damage,
+        };
+        let mut undone = session.engine.close_other_boots();
+        if purpose == Purpose::Act {
+            undone.extend(session.engine.undo_all(false, false));
+            catch_signals();
+            let config = guard::Config {
+                journal: &session.scene.state_dir.join("journal"),
+                hang: session.scene.safety.hang,
+            };
+            let guard = Guard::start(&config).map_err(|fault| {
+                refused(format!(
+                    "the guard cannot be started: {fault}; nothing was changed"
+                ))
+            })?;
+            session.engine.world.guard = Some(guard);
+        }
+        Ok((session, undone))
+    }
+
+    /// The journal's state.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        self.engine.ledger()
+    }
+
+    /// Begins an action under the watchdog's eyes; returns its id.
+    ///
+    /// # Errors
+    /// The journal cannot be written (exit 4).
+    pub fn begin(
+        &mut self,
+        kind: &str,
+        name: &str,
+        reason: &str,
+        target: Option<&Target>,
+    ) -> Result<u64, Failure> {
+        let id = self
+            .engine
+            .begin(now_ms(), kind, name, reason)
+            .map_err(|error| act_failed(&error))?;
+        self.engine.world.watchdog = Some(Watchdog::new(&self.scene, target));
+        self.engine.world.trip = None;
+        Ok(id)
+    }
+
+    /// Changes a knob.
+    ///
+    /// # Errors
+    /// Then this change is not in force.
+    pub fn set(&mut self, id: u64, knob: &Knob, value: &Value) -> Result<Set, Failure> {
+        self.set_before(id, knob, value, false)
+    }
+
+    /// As [`Session::set`]; `follows`: the kernel itself changes this file once the next one is changed.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_before(
+        &mut self,
+        id: u64,
+        knob: &Knob,
+        value: &Value,
+        follows: bool,
+    ) -> Result<Set, Failure> {
+        self.poll()?;
+        self.engine
+            .set_before(id, knob, value, follows)
+            .map_err(|error| act_failed(&error))
+    }
+
+    /// What a knob holds.
+    ///
+    /// # Errors
+    /// See [`files::read`].
+    pub fn get(&mut self, knob: &Knob) -> Result<Value, Fault> {
+        self.engine.world.read(knob)
+    }
+
+    /// One write that cannot be taken back, by a helper that can be ended. `Ok` has the bytes taken. A trip of the
+    /// watchdog, a lost guard and a request to end break it off; [`Session::poll`] tells which.
+    ///
+    /// # Errors
+    /// What write(2) failed with, or [`Fault::TimedOut`].
+    pub fn write(
+        &mut self,
+        file: OwnedFd,
+        bytes: &[u8],
+        timeout: Duration,
+    ) -> Result<usize, Fault> {
+        self.engine.world.write_file(file, bytes, timeout)
+    }
+
+    /// Lets guard and watchdog have their turn; to be called between any two steps of an action.
+    ///
+    /// # Errors
+    /// The action must end: harm (exit 4), the guard is lost (exit 4), or somebody asked for it (exit 1).
+    pub fn poll(&mut self) -> Result<(), Failure> {
+        self.engine.world.tick().map_err(|fault| {
+            refused(format!(
+                "{fault}; everything this command changed is taken back"
+            ))
+        })?;
+        if let Some(trip) = &self.engine.world.trip {
+            return Err(refused(format!("{}: {}", trip.cause, trip.text)));
+        }
+        if stopped() {
+            return Err(Failure::failed(
+                "interrupted; what was changed is taken back",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits under the eyes of guard and watchdog.
+    ///
+    /// # Errors
+    /// As [`Session::poll`].
+    pub fn wait(&mut self, time: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + time;
+        loop {
+            self.poll()?;
+            let Some(left) = end.checked_duration_since(Instant::now()) else {
+                return Ok(());
+            };
+            std::thread::sleep(left.min(TICK));
+        }
+    }
+
+    /// Puts an action's changes under a lease: the guard takes them back after it, whatever happens to us.
+    ///
+    /// # Errors
+    /// The guard is lost.
+    pub fn lease(&mut self, id: u64, lease: Duration) -> Result<(), Failure> {
+        let Some(guard) = &mut self.engine.world.guard else {
+            return Ok(());
+        };
+        guard
+            .lease(id, Some(lease))
+            .map_err(|fault| act_failed(&ActError::Guard(fault)))
+    }
+
+    /// Holds on to what was done for `time`. `each` is called about twenty times a second with the time left.
+    pub fn hold(&mut self, time: Duration, mut each: impl FnMut(Duration)) -> End {
+        let end = Instant::now() + time;
+        loop {
+            if let Err(fault) = self.engine.world.tick() {
+                return End::Guard(fault);
+            }
+            if let Some(trip) = self.engine.world.trip.clone() {
+                return End::Harm(trip);
+            }
+            if stopped() {
+                return End::Stopped;
+            }
+            let Some(left) = end.checked_duration_since(Instant::now()) else {
+                return End::Over;
+            };
+            each(left);
+            std::thread::sleep(left.min(TICK));
+        }
+    }
+
+    /// The harm that the watchdog saw, if any.
+    #[must_use]
+    pub fn trip(&self) -> Option<&Trip> {
+        self.engine.world.trip.as_ref()
+    }
+
+    /// Notes that harm followed an action.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn harmed(&mut self, kind: &str, target: &str, why: &str) -> Result<(), Failure> {
+        let count = self
+            .ledger()
+            .lookback(kind, target)
+            .and_then(|lookback| lookback.harm.as_ref())
+            .map_or(0, |harm| harm.count);
+        self.engine
+            .harmed(Harm {
+                kind: kind.to_owned(),
+                target: target.to_owned(),
+                at: now_ms(),
+                count: count.saturating_add(1),
+                why: why.to_owned(),
+            })
+            .map_err(|error| act_failed(&error))
+    }
+
+    /// The action's changes stay.
+    ///
+    /// # Errors
+    /// The journal cannot be written: then they do not, and the caller takes them back.
+    pub fn keep(&mut self, id: u64) -> Result<(), Failure> {
+        self.engine.world.watchdog = None;
+        self.engine.keep(id).map_err(|error| act_failed(&error))
+    }
+
+    /// Takes an action's changes back.
+    pub fn undo(&mut self, id: u64, force: bool) -> Undone {
+        self.engine.world.watchdog = None;
+        self.engine.undo(id, force)
+    }
+
+    /// Takes back all that is in force: what was broken off, and what was meant to stay if `kept`.
+    pub fn undo_all(&mut self, kept: bool, force: bool) -> Undone {
+        self.engine.undo_all(kept, force)
+    }
+}
+
+/// Wall-clock milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A refusal: exit 4.
+#[must_use]
+pub fn refused(message: impl Into<String>) -> Failure {
+    Failure {
+        exit: Exit::Refused,
+        message: message.into(),
+    }
+}
+
+fn journal_failed(error: &JournalError) -> Failure {
+    match error {
+        JournalError::Held(_) => refused(format!(
+            "{error}; wait for its end, or end it: what it changed is taken back then"
+        )),
+        JournalError::File {
+            fault: Fault::Denied,
+            ..
+        } => Failure::unsupported(format!(
+            "journal {error}; run it as root, or name a folder of your own with --state-dir"
+        )),
+        JournalError::File { .. } => refused(format!(
+            "journal {error}; nothing is changed without it: make room, or name another folder with --state-dir"
+        )),
+    }
+}
+
+/// What an action's error means for the exit code.
+#[must_use]
+pub fn act_failed(error: &ActError) -> Failure {
+    let exit = match error {
+        ActError::Journal(Fault::Denied) => Exit::Unsupported,
+        ActError::Journal(_) | ActError::Guard(_) => Exit::Refused,
+        ActError::Held { .. } | ActError::Overwritten { .. } => Exit::Refused,
+        ActError::Read { fault, .. } | ActError::Write { fault, .. } => match fault {
+            Fault::Denied | Fault::ReadOnly | Fault::Invalid(_) => Exit::Unsupported,
+            _ => Exit::Failed,
+        },
+        ActError::TooMany => Exit::Usage,
+    };
+    let remedy = match error {
+        ActError::Journal(_) => "; nothing was changed",
+        ActError::Read {
+            fault: Fault::Gone, ..
+        } => "; the cgroup was removed, or this kernel has no such file",
+        ActError::Write {
+            fault: Fault::Denied,
+            ..
+        } => "; run it as root",
+        _ => "",
+    };
+    Failure {
+        exit,
+        message: format!("{error}{remedy}"),
+    }
+}
+
+/// Whether somebody asked us to end.
+#[must_use]
+pub fn stopped() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+extern "C" fn stop(_signal: libc::c_int) {
+    STOP.store(true, Ordering::Relaxed);
+}
+
+/// SIGINT, SIGTERM and SIGHUP ask for an end in which everything is put right.
+fn catch_signals() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: `action` is a valid sigaction with an empty mask, and the handler does nothing but store to an atomic.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = stop as extern "C" fn(libc::c_int) as usize;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
