@@ -5,11 +5,14 @@
 //! One change of a knob goes: read the old value → journal old and new, synced → arm the guard → write → read back.
 //! Undo puts `old` back only where the file still holds our `new`.
 
+pub mod cooldown;
 pub mod engine;
 pub mod knob;
 pub mod ledger;
+pub mod protection;
 pub mod record;
 pub mod table;
+pub mod watchdog;
 
 pub use engine::{ActError, Actor, Change, Engine, Fault, MAX_STEPS, Set, Undone, World};
 pub use knob::{Knob, KnobFile, Place, Value};
