@@ -51,10 +51,10 @@ pub struct Common {
 /// Where the journal and the configuration are.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Place {
-    /// Folder of the journal
-    #[arg(long, value_name = "DIR", default_value = crate::act::safety::STATE_DIR, global = true)]
-    pub state_dir: PathBuf,
-    /// Configuration file
+    /// Folder of the journal [default: /var/lib/grey-ebpf, or `state_dir` of the configuration]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+    /// Configuration file [default: /etc/grey-ebpf/config.toml, if it is there]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// A cgroup that is not to be touched: path, glob, unit or container name (repeatable)

@@ -1,6 +1,15 @@
 //! The bounds of acting: what may be configured, and the values without configuration.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+pub use grey_core::act::watchdog::Thresholds;
+pub use load::load;
+
+pub mod document;
+mod load;
+#[cfg(test)]
+mod tests;
 
 /// Where the journal is.
 pub const STATE_DIR: &str = "/var/lib/grey-ebpf";
@@ -33,21 +42,8 @@ pub struct Safety {
     pub cooldown_max: Duration,
     /// Shortest time between two `drop-caches`.
     pub drop_caches_every: Duration,
-}
-
-/// When the watchdog takes back what was done.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Thresholds {
-    /// Percent of the last second that some task of the target stalled on memory.
-    pub psi_some_pct: f64,
-    /// The same, all tasks.
-    pub psi_full_pct: f64,
-    /// MemAvailable of the machine, bytes.
-    pub min_available: u64,
-    /// Pages a second of the target that come back after our reclaim.
-    pub refaults_per_s: u64,
-    /// How often is looked.
-    pub every: Duration,
+    /// Where the journal is.
+    pub state_dir: PathBuf,
 }
 
 impl Default for Safety {
@@ -76,18 +72,7 @@ impl Default for Safety {
             cooldown: Duration::from_secs(60),
             cooldown_max: Duration::from_secs(24 * 3600),
             drop_caches_every: Duration::from_secs(60),
-        }
-    }
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Thresholds {
-            psi_some_pct: 40.0,
-            psi_full_pct: 20.0,
-            min_available: 128 << 20,
-            refaults_per_s: 8192,
-            every: Duration::from_millis(250),
+            state_dir: PathBuf::from(STATE_DIR),
         }
     }
 }

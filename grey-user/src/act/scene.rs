@@ -7,7 +7,7 @@ use crate::cli::Failure;
 use crate::host::{CgroupFs, Host};
 
 use super::protect::Protection;
-use super::safety::Safety;
+use super::safety::{self, Safety};
 
 /// The machine as it is found. Making one changes nothing.
 #[derive(Debug)]
@@ -48,24 +48,29 @@ impl Scene {
     /// The machine as it is, with the bounds of its configuration.
     ///
     /// # Errors
-    /// The configuration cannot be used (exit 2), or there is no cgroup v2 tree (exit 3).
+    /// The configuration or a `--protect` cannot be used (exit 2), or others than root can write to it (exit 4).
     pub fn find(place: &crate::enforce::Place) -> Result<Scene, Failure> {
         let host = Host::live();
         let cgroups = CgroupFs::discover(&host);
+        let safety = safety::load(place.config.as_deref())?;
+        let protection = Protection::new(&host, &cgroups, &safety, &place.protect)?;
         Ok(Scene {
+            state_dir: match &place.state_dir {
+                Some(dir) => dir.clone(),
+                None => safety.state_dir.clone(),
+            },
             host,
             cgroups,
-            safety: Safety::default(),
-            protection: Protection::default(),
-            state_dir: place.state_dir.clone(),
+            safety,
+            protection,
         })
     }
 
     /// The cgroup of this argument: a path below the mount, an absolute path, a unit or container name.
     ///
     /// # Errors
-    /// There is none or more than one (exit 2), the path leaves the tree or goes through a link (exit 2), or it is
-    /// protected (exit 4).
+    /// There is none or more than one, the path leaves the tree or goes through a link (exit 2); there is no v2 tree
+    /// or it cannot be written to (exit 3); it is protected (exit 4).
     pub fn target(&self, argument: &str, touch: Touch) -> Result<Target, Failure> {
         super::protect::target(self, argument, touch)
     }

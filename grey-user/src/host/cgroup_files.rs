@@ -312,7 +312,7 @@ impl CgroupFiles {
 
 /// Reads a kernel file from its beginning into `buf`, which grows as needed. Such a file is made in one piece, so
 /// that a read which leaves room has seen all of it.
-pub(super) fn read_at_start(fd: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<usize, Errno> {
+pub(crate) fn read_at_start(fd: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<usize, Errno> {
     if buf.len() < 4096 {
         buf.resize(4096, 0);
     }

@@ -33,6 +33,7 @@ pub mod vmstat;
 
 pub use buddy::{Buddy, Zone, huge_page_order};
 pub use cgroup_detail::{CgroupDetail, CgroupStat, FullEvents, FullStat, dying_cgroups};
+pub(crate) use cgroup_files::read_at_start;
 pub use cgroup_files::{CgroupFiles, Gone, Limits, Reading};
 pub use cgroupfs::{CgroupEntry, CgroupFacts, CgroupFs, Mode, Walk};
 pub use events::{EventWatches, Notified};
