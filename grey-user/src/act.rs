@@ -4,6 +4,7 @@
 //! journal and the guard, and every change goes through it.
 
 pub mod files;
+mod fork;
 pub mod guard;
 pub mod journal;
 pub mod measure;
@@ -11,6 +12,7 @@ pub mod protect;
 pub mod safety;
 pub mod scene;
 pub mod session;
+pub mod sync;
 pub mod watchdog;
 pub mod writer;
 

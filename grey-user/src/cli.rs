@@ -13,6 +13,7 @@ use crate::alert::AlertArgs;
 use crate::diagnose::{self, DiagnoseArgs};
 use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
+use crate::rollback::{self, RollbackArgs};
 use crate::{doctor, enforce, snapshot, watch};
 
 mod man;
@@ -109,6 +110,9 @@ pub enum Command {
     /// One bounded action: journalled first, under a watchdog, and undone if anything goes wrong
     #[command(after_help = enforce::EXAMPLES)]
     Enforce(enforce::EnforceArgs),
+    /// Take actions back from the journal: after a crash too, without daemon or guard
+    #[command(after_help = rollback::EXAMPLES)]
+    Rollback(RollbackArgs),
     /// What works on this machine, how each probe is attached, and what is lost
     #[command(after_help = "Exits with 0 if `watch` can work here, with 3 if not.")]
     Doctor {
@@ -278,6 +282,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Enforce(args) => enforce::run(&args),
+        Command::Rollback(args) => rollback::run(&args),
         Command::Doctor { json } => doctor::run(json),
         Command::Snapshot(command) => snapshot::run(&command),
         Command::Completions { shell } => {

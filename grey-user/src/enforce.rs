@@ -1,7 +1,14 @@
 //! `enforce`: one bounded action by hand, from its plan to its outcome.
 
+mod compact;
+mod drop_caches;
+mod freeze;
+mod ksm;
 mod limit;
+mod pageout;
+mod reclaim;
 mod tell;
+mod trim;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -12,10 +19,11 @@ use grey_core::act::Undone;
 use grey_core::event::{ActionOutcome, ActionPlan, ActionState, OutcomeVerdict};
 use grey_core::units::format_duration_us;
 
-use crate::act::session::{End, Purpose, refused};
+use crate::act::session::{End, refused};
 use crate::act::{Scene, Session, Target, measure};
 use crate::cli::{self, Exit, Failure};
 
+pub use pageout::helper;
 pub(crate) use tell::Tell;
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -79,6 +87,30 @@ pub enum Action {
     /// Set memory.high, max, low, min or swap.max of a cgroup
     #[command(after_help = limit::EXAMPLES)]
     Limit(limit::LimitArgs),
+    /// Merge equal pages of programs that offer them, or stop it; and whether it pays
+    #[command(after_help = ksm::EXAMPLES)]
+    Ksm(ksm::KsmArgs),
+    /// Move pages together, so that free memory comes in large blocks
+    #[command(after_help = compact::EXAMPLES)]
+    Compact,
+    /// Take memory from a cgroup: what is used least goes
+    #[command(after_help = reclaim::EXAMPLES)]
+    Reclaim(reclaim::ReclaimArgs),
+    /// Drop the machine's page cache, or one cgroup's
+    #[command(after_help = drop_caches::EXAMPLES)]
+    DropCaches(drop_caches::DropCachesArgs),
+    /// Give anonymous memory of a process or cgroup to swap: what it does not use, or all of it
+    #[command(after_help = pageout::EXAMPLES)]
+    Pageout(pageout::PageoutArgs),
+    /// Stop a cgroup's processes for a time
+    #[command(after_help = freeze::FREEZE_EXAMPLES)]
+    Freeze(freeze::FreezeArgs),
+    /// Let a frozen cgroup go on
+    #[command(after_help = freeze::THAW_EXAMPLES)]
+    Thaw(freeze::ThawArgs),
+    /// Ask the release agent in a process to give freed memory back
+    #[command(after_help = trim::EXAMPLES)]
+    Trim(trim::TrimArgs),
 }
 
 /// A lease: long enough to be seen, short enough to be one.
@@ -121,6 +153,14 @@ pub(crate) trait Actuator {
             None => measure::machine(scene),
         }
     }
+
+    /// How long is looked on afterwards, for what comes back.
+    fn observe(&self) -> Option<Duration> {
+        None
+    }
+
+    /// At the end of a lease, before its changes are taken back: what there is to say of them.
+    fn settle(&mut self, _scene: &Scene, _outcome: &mut ActionOutcome) {}
 }
 
 /// An action under way.
@@ -140,6 +180,18 @@ pub(crate) struct Act<'a> {
 pub fn run(args: &EnforceArgs) -> Result<Exit, Failure> {
     let mut action: Box<dyn Actuator> = match &args.action {
         Action::Limit(args) => Box::new(limit::Limit::new(args)),
+        Action::Ksm(ksm) => match &ksm.what {
+            ksm::What::On(args) => Box::new(ksm::On::new(args)),
+            ksm::What::Off(args) => Box::new(ksm::Off::new(args)),
+            ksm::What::Status => return ksm::status(&args.common),
+        },
+        Action::Compact => Box::new(compact::Compact::new()),
+        Action::Reclaim(args) => Box::new(reclaim::Reclaim::new(args)),
+        Action::DropCaches(args) => drop_caches::action(args),
+        Action::Pageout(args) => Box::new(pageout::Pageout::new(args)),
+        Action::Freeze(args) => Box::new(freeze::Freeze::new(args)),
+        Action::Thaw(args) => Box::new(freeze::Thaw::new(args)),
+        Action::Trim(args) => Box::new(trim::Trim::new(args)),
     };
     perform(action.as_mut(), &args.common)
 }
@@ -155,7 +207,7 @@ fn perform(action: &mut dyn Actuator, common: &Common) -> Result<Exit, Failure> 
         tell.plan(&plan)?;
         return Ok(Exit::Done);
     }
-    let (mut session, left) = Session::open(Rc::clone(&scene), Purpose::Act)?;
+    let (mut session, left) = Session::open(Rc::clone(&scene))?;
     tell.damage(&session.damage);
     tell.undone(
         None,
@@ -185,10 +237,22 @@ fn perform(action: &mut dyn Actuator, common: &Common) -> Result<Exit, Failure> 
     if let Err(failure) = done {
         return Err(broken_off(&mut session, &mut tell, outcome, failure));
     }
+    if let Some(time) = action.observe() {
+        if let Err(failure) = session.wait(time) {
+            return Err(broken_off(&mut session, &mut tell, outcome, failure));
+        }
+        let settled = action.measure(&scene, target);
+        outcome.kept_bytes = freed(outcome.before.as_ref(), &settled);
+        let before = outcome.before.as_ref().and_then(|state| state.refaults);
+        outcome.refaults = before
+            .zip(settled.refaults)
+            .map(|(from, to)| to.saturating_sub(from));
+    }
     let Some(lease) = plan.lease else {
         if let Err(failure) = session.keep(id) {
             return Err(broken_off(&mut session, &mut tell, outcome, failure));
         }
+        session.went_well(&kind, &name);
         tell.outcome(&outcome)?;
         return Ok(Exit::Done);
     };
@@ -198,6 +262,7 @@ fn perform(action: &mut dyn Actuator, common: &Common) -> Result<Exit, Failure> 
     tell.held(id, lease);
     let end = session.hold(lease, |left| tell.left(left));
     tell.clear();
+    let well = end == End::Over;
     let (cause, failure) = match end {
         End::Over => ("lease".to_owned(), None),
         End::Stopped => ("by hand".to_owned(), None),
@@ -218,9 +283,13 @@ fn perform(action: &mut dyn Actuator, common: &Common) -> Result<Exit, Failure> 
     };
     let settled = action.measure(&scene, target);
     outcome.kept_bytes = freed(outcome.before.as_ref(), &settled);
+    action.settle(&scene, &mut outcome);
     let undone = session.undo(id, false);
     if failure.is_some() && session.trip().is_some() {
         note_harm(&mut session, &kind, &name, &cause);
+    }
+    if well {
+        session.went_well(&kind, &name);
     }
     tell.undone(Some(id), &cause, &undone)?;
     outcome.verdict = OutcomeVerdict::Revert;

@@ -11,6 +11,7 @@ pub mod host;
 pub mod probe;
 pub mod record;
 pub mod replay;
+pub mod rollback;
 pub mod snapshot;
 pub mod source;
 pub mod state;

@@ -6,6 +6,7 @@ mod attribution;
 mod degraded;
 mod exit;
 mod growth;
+mod guard;
 mod harness;
 mod init;
 mod invocation;
@@ -17,6 +18,7 @@ mod native_degraded;
 mod native_diagnose;
 mod native_exit;
 mod native_growth;
+mod native_guard;
 mod native_loss;
 mod native_replay;
 mod native_schema;
@@ -29,10 +31,13 @@ mod verdict;
 mod vm_alert;
 mod vm_attribution;
 mod vm_cli;
+mod vm_compact;
 mod vm_degraded;
 mod vm_diagnose;
 mod vm_exit;
 mod vm_growth;
+mod vm_guard;
+mod vm_ksm;
 mod vm_lifecycle;
 mod vm_loss;
 mod vm_oom;
@@ -53,6 +58,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_cli::trials());
     trials.extend(native_schema::trials());
     trials.extend(native_growth::trials());
+    trials.extend(native_guard::trials());
     trials.extend(native_degraded::trials());
     trials.extend(native_loss::trials());
     trials.extend(native_replay::trials());
@@ -71,6 +77,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_cli::trials());
     trials.extend(vm_oom::trials());
     trials.extend(vm_growth::trials());
+    trials.extend(vm_guard::trials());
     trials.extend(vm_degraded::trials());
     trials.extend(vm_loss::trials());
     trials.extend(vm_exit::trials());
@@ -81,6 +88,8 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_diagnose::trials());
     trials.extend(vm_snapshot::trials());
     trials.extend(vm_verdict::trials());
+    trials.extend(vm_ksm::trials());
+    trials.extend(vm_compact::trials());
     trials
 }
 
@@ -94,6 +103,7 @@ fn main() -> ExitCode {
         Some("vm") => runner::run("vm", vm_trials(), args),
         Some("one") => runner::run_one(native_trials().into_iter().chain(vm_trials()), args.next()),
         Some("workload") => workload::main(args),
+        Some("guard-controller") => guard::controller(args),
         _ => {
             eprintln!("usage: grey-tests native|vm [FILTER…] | one TEST | workload NAME [ARG…]");
             ExitCode::from(2)

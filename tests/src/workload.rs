@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 mod calls;
 mod events;
+mod layout;
 mod memory;
 mod steps;
 

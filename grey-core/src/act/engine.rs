@@ -1,6 +1,8 @@
 //! The order of things: journal, guard, write, and back again. Generic over the [`World`], so that a model can end it
 //! between any two of its calls.
 
+mod rejoin;
+
 use super::knob::{Knob, Value};
 use super::ledger::{Ledger, Phase};
 use super::record::{Close, Harm, Record};
@@ -29,6 +31,9 @@ pub enum Fault {
     /// Busy; may work later.
     #[error("it is busy")]
     Busy,
+    /// The file no longer holds what it was expected to hold: somebody else wrote to it.
+    #[error("somebody else writes to it")]
+    Changed,
     /// Interrupted; may work at once.
     #[error("interrupted")]
     Interrupted,
@@ -59,11 +64,12 @@ pub trait World {
     /// # Errors
     /// [`Fault::Gone`] also where another cgroup has its path now.
     fn read(&mut self, knob: &Knob) -> Result<Value, Fault>;
-    /// Writes to a knob, within bounded time.
+    /// Writes to a knob that holds `expected`, within bounded time. It is looked at once more right before the write, so
+    /// that what others write is not lost.
     ///
     /// # Errors
-    /// The file may hold the new value all the same.
-    fn write(&mut self, knob: &Knob, value: &Value) -> Result<(), Fault>;
+    /// [`Fault::Changed`]: nothing was written. After others the file may hold the new value all the same.
+    fn write(&mut self, knob: &Knob, expected: &Value, value: &Value) -> Result<(), Fault>;
     /// Appends to the journal and waits until it is on disk.
     ///
     /// # Errors
@@ -96,7 +102,7 @@ pub struct Change<'a> {
     /// What it will hold.
     pub new: &'a Value,
     /// See [`Record::Intent`].
-    pub follows: bool,
+    pub leaves: Option<&'a Value>,
 }
 
 /// Why a change was not made. Nothing of it is in force then, unless [`Engine::undo`] says so.
@@ -254,10 +260,12 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// See [`ActError`].
     pub fn set(&mut self, id: u64, knob: &Knob, new: &Value) -> Result<Set, ActError> {
-        self.set_before(id, knob, new, false)
+        self.set_before(id, knob, new, None)
     }
 
-    /// As [`Engine::set`]; `follows` says that the kernel itself changes this file once the next step is in force.
+    /// As [`Engine::set`], for a file that the kernel itself changes along with the action's next step, and `leaves` with
+    /// this value when that one is undone. It is noted even if it already holds `new`. Not for a next step that changes
+    /// nothing.
     ///
     /// # Errors
     /// See [`ActError`].
@@ -266,22 +274,39 @@ impl<W: World> Engine<W> {
         id: u64,
         knob: &Knob,
         new: &Value,
-        follows: bool,
+        leaves: Option<&Value>,
     ) -> Result<Set, ActError> {
-        let old = self.world.read(knob).map_err(|fault| ActError::Read {
+        let mut tries = 1;
+        loop {
+            match self.set_once(id, knob, new, leaves) {
+                // Somebody wrote between our look and our write: theirs is what we would have to put back.
+                Err(ActError::Write {
+                    fault: Fault::Changed,
+                    ..
+                }) if tries < TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    fn set_once(
+        &mut self,
+        id: u64,
+        knob: &Knob,
+        new: &Value,
+        leaves: Option<&Value>,
+    ) -> Result<Set, ActError> {
+        let failed = |fault| ActError::Read {
             knob: knob.clone(),
             fault,
-        })?;
+        };
+        let old = self.world.read(knob).map_err(failed)?;
         // A file that the kernel is about to change has to be put back even if we leave it as it is.
-        if old == *new && !follows {
+        if old == *new && leaves.is_none() {
             return Ok(Set::Unchanged);
         }
-        if let Some((holder, _)) = self.ledger.top(knob)
+        if let Some(holder) = self.holder(knob)
             && holder != id
-            && self
-                .ledger
-                .get(holder)
-                .is_some_and(|action| action.phase == Phase::Running)
         {
             return Err(ActError::Held {
                 knob: knob.clone(),
@@ -301,58 +326,112 @@ impl<W: World> Engine<W> {
             knob: knob.clone(),
             old: old.clone(),
             new: new.clone(),
-            follows,
+            leaves: leaves.cloned(),
         };
         self.append(record).map_err(ActError::Journal)?;
         let change = Change {
             knob,
             old: &old,
             new,
-            follows,
+            leaves,
         };
         if let Err(fault) = self.world.arm(id, step, &change) {
             self.close(id, step, Close::Never, &mut Undone::default());
             return Err(ActError::Guard(fault));
         }
-        let written = self.write(knob, new);
-        // The guard may have taken over while the write was held up: then nobody would take it back but us.
-        let trouble = match (written, self.world.check()) {
-            (Err(fault), _) => Some(ActError::Write {
+        let written = self.write(Some((id, step)), knob, &old, new);
+        if written == Err(Fault::Changed) {
+            self.close(id, step, Close::Never, &mut Undone::default());
+            return Err(ActError::Write {
                 knob: knob.clone(),
-                fault,
-            }),
-            (Ok(()), Err(fault)) => Some(ActError::Guard(fault)),
-            (Ok(()), Ok(())) => match self.world.read(knob) {
-                Ok(seen) if seen == *new => None,
-                Ok(seen) => Some(ActError::Overwritten {
-                    knob: knob.clone(),
-                    wrote: new.clone(),
-                    seen,
-                }),
-                Err(fault) => Some(ActError::Read {
-                    knob: knob.clone(),
-                    fault,
-                }),
-            },
-        };
-        match trouble {
+                fault: Fault::Changed,
+            });
+        }
+        match self.verify(knob, new, written) {
             None => Ok(Set::Changed { old }),
             Some(error) => {
-                self.undo_step(id, step, false, false, &mut Undone::default());
+                self.undo_step(id, step, false, &mut Undone::default());
                 Err(error)
             }
         }
     }
 
-    fn write(&mut self, knob: &Knob, value: &Value) -> Result<(), Fault> {
-        let mut result = self.world.write(knob, value);
-        for _ in 1..TRIES {
-            if !matches!(result, Err(Fault::Busy | Fault::Interrupted)) {
-                break;
-            }
-            result = self.world.write(knob, value);
+    /// Whether the file that follows this step's still holds what was noted of it.
+    fn led(&mut self, id: u64, step: u32) -> Result<(), Fault> {
+        let follower = self.ledger.get(id).and_then(|action| {
+            let mut steps = action.steps.iter();
+            steps.find(|before| {
+                before.step + 1 == step && before.leaves.is_some() && before.closed.is_none()
+            })
+        });
+        let Some(follower) = follower else {
+            return Ok(());
+        };
+        let (knob, noted) = (follower.knob.clone(), follower.new.clone());
+        if self.world.read(&knob)? == noted {
+            Ok(())
+        } else {
+            Err(Fault::Other(format!("somebody else writes to {knob}")))
         }
-        result
+    }
+
+    /// The action under way that holds a knob.
+    fn holder(&self, knob: &Knob) -> Option<u64> {
+        let (id, _) = self.ledger.top(knob)?;
+        let running = self.ledger.get(id)?.phase == Phase::Running;
+        running.then_some(id)
+    }
+
+    /// What is wrong after a write, if anything.
+    fn verify(&mut self, knob: &Knob, new: &Value, written: Result<(), Fault>) -> Option<ActError> {
+        if let Err(fault) = written {
+            return Some(ActError::Write {
+                knob: knob.clone(),
+                fault,
+            });
+        }
+        // The guard may have taken over while the write was held up: then nobody would take it back but us.
+        if let Err(fault) = self.world.check() {
+            return Some(ActError::Guard(fault));
+        }
+        match self.world.read(knob) {
+            Ok(seen) if seen == *new => None,
+            Ok(seen) => Some(ActError::Overwritten {
+                knob: knob.clone(),
+                wrote: new.clone(),
+                seen,
+            }),
+            Err(fault) => Some(ActError::Read {
+                knob: knob.clone(),
+                fault,
+            }),
+        }
+    }
+
+    /// Writes to a knob; `step` is the change of ours that it makes, if it makes one.
+    fn write(
+        &mut self,
+        step: Option<(u64, u32)>,
+        knob: &Knob,
+        expected: &Value,
+        value: &Value,
+    ) -> Result<(), Fault> {
+        let mut tries = 1;
+        loop {
+            // What the kernel is about to change along with this file must still be as it was noted.
+            if let Some((id, step)) = step {
+                self.led(id, step)?;
+            }
+            let result = self.world.write(knob, expected, value);
+            if !matches!(result, Err(Fault::Busy | Fault::Interrupted)) || tries == TRIES {
+                return result;
+            }
+            tries += 1;
+            // A write that was cut short may have set the value all the same.
+            if self.world.read(knob).is_ok_and(|now| now == *value) {
+                return Ok(());
+            }
+        }
     }
 
     /// The action is complete, and its changes stay until somebody asks for their undoing.
@@ -379,10 +458,8 @@ impl<W: World> Engine<W> {
             .get(id)
             .map(|action| action.steps.iter().map(|step| step.step).collect())
             .unwrap_or_default();
-        // Whether the step after the one at hand was ours and is put back.
-        let mut after = false;
         for step in steps.into_iter().rev() {
-            after = self.undo_step(id, step, after, force, &mut undone);
+            self.undo_step(id, step, force, &mut undone);
         }
         let over = self
             .ledger
@@ -441,86 +518,85 @@ impl<W: World> Engine<W> {
         self.append(Record::Harm(harm)).map_err(ActError::Journal)
     }
 
-    /// Whether the step is put back now, or held its old value already.
-    fn undo_step(
-        &mut self,
-        id: u64,
-        step: u32,
-        after: bool,
-        force: bool,
-        undone: &mut Undone,
-    ) -> bool {
+    fn undo_step(&mut self, id: u64, step: u32, force: bool, undone: &mut Undone) {
         let Some(open) = self.ledger.get(id).and_then(|action| {
             action
                 .steps
                 .iter()
                 .find(|candidate| candidate.step == step && candidate.closed.is_none())
         }) else {
-            // What was put back by an earlier try counts for the file that follows it.
-            return self.ledger.get(id).is_some_and(|action| {
-                action.steps.iter().any(|candidate| {
-                    candidate.step == step
-                        && matches!(candidate.closed, Some(Close::Restored | Close::Back))
-                })
-            });
+            return;
         };
         let (knob, old, new) = (open.knob.clone(), open.old.clone(), open.new.clone());
-        let loose = open.follows && after;
+        let leaves = open.leaves.clone();
+        let led = leaves.is_some()
+            && self.ledger.get(id).is_some_and(|action| {
+                let mut steps = action.steps.iter();
+                steps.any(|next| next.step == step + 1 && next.closed.is_none())
+            });
+        if led {
+            let why = "the kernel changes it as long as the action's next change is in force";
+            undone.failed.push((knob, Fault::Other(why.to_owned())));
+            return;
+        }
+        let covering = self
+            .ledger
+            .covering(id, open)
+            .map(|upper| (upper.id, upper.phase));
         let current = match self.world.read(&knob) {
             Ok(current) => current,
             Err(Fault::Gone) => {
                 self.close(id, step, Close::Gone, undone);
-                return false;
+                return;
             }
             Err(fault) => {
                 undone.failed.push((knob, fault));
-                return false;
+                return;
             }
         };
-        let covered = self.ledger.above(id, step, &knob).is_some();
         let verdict = undo(
             current.as_str().as_bytes(),
             old.as_str().as_bytes(),
             new.as_str().as_bytes(),
-            loose,
+            leaves.as_ref().map(|value| value.as_str().as_bytes()),
         );
         match verdict {
+            // The guard of an action under way knows what that one restores, and cannot be told otherwise. A later change
+            // of this action that could not be put back has to be tried first again.
+            _ if covering.is_some_and(|(upper, phase)| upper == id || phase == Phase::Running) => {
+                let upper = covering.map_or(0, |(upper, _)| upper);
+                let why = format!("a later change of it, by action {upper}, is still in force");
+                undone.failed.push((knob, Fault::Other(why)));
+            }
             // The later change is what the file holds; it restores what this one would have.
-            _ if covered => {
+            _ if covering.is_some() => {
                 self.close(id, step, Close::Covered, undone);
-                true
             }
             Verdict::Back => {
                 self.close(id, step, Close::Back, undone);
-                true
             }
             Verdict::Foreign if !force => {
                 self.close(id, step, Close::Foreign, undone);
-                false
             }
             Verdict::Restore | Verdict::Foreign => {
-                let written = self.write(&knob, &old);
+                let written = self.write(None, &knob, &current, &old);
                 // A write that was cut short may have set the value all the same.
                 match self.world.read(&knob) {
                     Ok(now) if now == old => {
                         undone.restored.push((knob, current, old));
                         self.close(id, step, Close::Restored, undone);
-                        true
                     }
                     Err(Fault::Gone) => {
                         self.close(id, step, Close::Gone, undone);
-                        false
                     }
-                    Ok(now) if now != new && now != current => {
+                    Ok(now) if now != current => {
                         self.close(id, step, Close::Foreign, undone);
-                        false
                     }
                     _ => {
                         let fault = written
                             .err()
                             .unwrap_or_else(|| Fault::Other("the write had no effect".to_owned()));
                         undone.failed.push((knob, fault));
-                        false
                     }
                 }
             }

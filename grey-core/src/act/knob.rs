@@ -110,12 +110,20 @@ impl KnobFile {
     /// A choice (`none [scan-time]`) gives what is chosen.
     #[must_use]
     pub fn value(self, text: &[u8]) -> Option<Value> {
-        let text = std::str::from_utf8(text).ok()?.trim();
-        let chosen = match (text.find('['), text.find(']')) {
-            (Some(from), Some(to)) if from < to => &text[from + 1..to],
+        let word = self.canonical(text)?;
+        Some(Value(std::str::from_utf8(word).ok()?.to_owned()))
+    }
+
+    /// As [`KnobFile::value`], in place: the part of the text that is the value.
+    #[must_use]
+    pub fn canonical(self, text: &[u8]) -> Option<&[u8]> {
+        let text = text.trim_ascii();
+        let at = |bracket| text.iter().position(|byte| *byte == bracket);
+        let word = match (at(b'['), at(b']')) {
+            (Some(from), Some(to)) if from < to => text.get(from + 1..to)?,
             _ => text,
         };
-        Value::new(chosen)
+        Value::fits(word).then_some(word)
     }
 }
 
@@ -174,12 +182,15 @@ impl Value {
     /// A value; `None` unless it is one short word.
     #[must_use]
     pub fn new(text: &str) -> Option<Value> {
-        let fits = !text.is_empty()
-            && text.len() <= Self::MAX_LEN
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-        fits.then(|| Value(text.to_owned()))
+        Self::fits(text.as_bytes()).then(|| Value(text.to_owned()))
+    }
+
+    fn fits(word: &[u8]) -> bool {
+        !word.is_empty()
+            && word.len() <= Self::MAX_LEN
+            && word
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     }
 
     /// A number.

@@ -71,7 +71,7 @@ pub struct Step {
     /// What we wrote.
     pub new: Value,
     /// See [`Record::Intent`].
-    pub follows: bool,
+    pub leaves: Option<Value>,
     /// Why it is no longer open; `None` while it is.
     pub closed: Option<Close>,
 }
@@ -125,9 +125,13 @@ impl Ledger {
                 knob,
                 old,
                 new,
-                follows,
+                leaves,
             } => {
                 let action = self.action(*id);
+                // Somebody ended the action while it was under way, and it goes on.
+                if action.phase == Phase::Ended {
+                    action.phase = Phase::Running;
+                }
                 // A step that was tried again replaces its first form.
                 action.steps.retain(|earlier| earlier.step != *step);
                 action.steps.push(Step {
@@ -135,9 +139,10 @@ impl Ledger {
                     knob: knob.clone(),
                     old: old.clone(),
                     new: new.clone(),
-                    follows: *follows,
+                    leaves: leaves.clone(),
                     closed: None,
                 });
+                action.steps.sort_by_key(|step| step.step);
             }
             Record::Kept { id } => self.action(*id).phase = Phase::Kept,
             Record::Ended { id } => {
@@ -187,23 +192,16 @@ impl Ledger {
     }
 
     fn above_mut(&mut self, id: u64, step: u32, knob: &Knob) -> Option<&mut Step> {
+        let (upper, at) = self.above(id, step, knob)?;
         self.actions
-            .range_mut(id..)
-            .flat_map(|(upper, action)| {
-                let upper = *upper;
-                action.steps.iter_mut().map(move |step| (upper, step))
-            })
-            .find(|(upper, candidate)| {
-                (*upper, candidate.step) > (id, step)
-                    && candidate.closed.is_none()
-                    && candidate.knob == *knob
-            })
-            .map(|(_, step)| step)
+            .get_mut(&upper)?
+            .steps
+            .iter_mut()
+            .find(|candidate| candidate.step == at)
     }
 
     /// The next later open change of the same knob, if there is one.
-    #[must_use]
-    pub fn above(&self, id: u64, step: u32, knob: &Knob) -> Option<(u64, u32)> {
+    fn above(&self, id: u64, step: u32, knob: &Knob) -> Option<(u64, u32)> {
         self.actions
             .range(id..)
             .flat_map(|(upper, action)| action.steps.iter().map(move |step| (*upper, step)))
@@ -213,6 +211,16 @@ impl Ledger {
                     && candidate.knob == *knob
             })
             .map(|(upper, step)| (upper, step.step))
+    }
+
+    /// The later action whose open change of the same knob was made right over this one, nobody else having written in
+    /// between: that one restores what this one would have.
+    #[must_use]
+    pub fn covering(&self, id: u64, step: &Step) -> Option<&Action> {
+        let (upper, at) = self.above(id, step.step, &step.knob)?;
+        let action = self.actions.get(&upper)?;
+        let over = action.steps.iter().find(|over| over.step == at)?;
+        (over.old == step.new).then_some(action)
     }
 
     /// The newest open change of a knob.
@@ -319,7 +327,7 @@ impl Action {
                 knob: step.knob.clone(),
                 old: step.old.clone(),
                 new: step.new.clone(),
-                follows: step.follows,
+                leaves: step.leaves.clone(),
             });
             if let Some(how) = step.closed {
                 // What lay over it has its old value already.

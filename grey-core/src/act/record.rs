@@ -45,10 +45,10 @@ pub enum Record {
         old: Value,
         /// What it will hold.
         new: Value,
-        /// The kernel itself changes this file once the action's next step is in force, so that undo does not compare
-        /// if that step was ours to undo.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        follows: bool,
+        /// The kernel itself changes this file along with the action's next step, and leaves this value in it when that
+        /// one is undone: then too `old` is put back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leaves: Option<Value>,
     },
     /// The action is complete and its changes are meant to stay until somebody asks for their undoing.
     Kept {
@@ -177,6 +177,25 @@ pub fn decode_all(bytes: &[u8]) -> (Vec<Record>, Damage) {
     (records, damage)
 }
 
+/// Whether a line is a whole record that only a later version can have written: this version leaves it alone.
+#[must_use]
+pub fn from_newer(line: &[u8]) -> bool {
+    let mut parts = line.splitn(3, |byte| *byte == b' ');
+    let (Some(magic), Some(sum), Some(json)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let version = magic.strip_prefix(b"g").and_then(|digits| {
+        let digits = std::str::from_utf8(digits).ok()?;
+        digits.parse::<u32>().ok()
+    });
+    let sum = std::str::from_utf8(sum)
+        .ok()
+        .and_then(|sum| u32::from_str_radix(sum, 16).ok());
+    // Another form of line, or another kind of record.
+    let unknown = |version| version > 1 || version == 1 && decode(line).is_none();
+    version.is_some_and(unknown) && sum == Some(crc32fast::hash(json))
+}
+
 fn decode(line: &[u8]) -> Option<Record> {
     let rest = line.strip_prefix(MAGIC.as_bytes())?.strip_prefix(b" ")?;
     let (sum, json) = (rest.get(..8)?, rest.get(8..)?.strip_prefix(b" ")?);
@@ -208,7 +227,7 @@ mod tests {
                 knob,
                 old: Value::limit(None, 4096),
                 new: Value::number(4096),
-                follows: false,
+                leaves: None,
             },
             Record::Intent {
                 id: 1,
@@ -216,7 +235,7 @@ mod tests {
                 knob: Knob::machine(KnobFile::KsmRun),
                 old: Value::number(0),
                 new: Value::number(1),
-                follows: true,
+                leaves: Value::new("100"),
             },
             Record::Kept { id: 1 },
             Record::Closed {

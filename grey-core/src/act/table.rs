@@ -11,13 +11,13 @@ pub enum Verdict {
     Foreign,
 }
 
-/// The rule of undoing: `old` is put back only where the file still holds our `new`. `loose` is for a file that the
-/// kernel itself changed because of a later change of ours that was just undone.
+/// The rule of undoing: `old` is put back only where the file still holds our `new`, or what the kernel `leaves` in it
+/// when a later change of ours is undone.
 #[must_use]
-pub fn undo(current: &[u8], old: &[u8], new: &[u8], loose: bool) -> Verdict {
+pub fn undo(current: &[u8], old: &[u8], new: &[u8], leaves: Option<&[u8]>) -> Verdict {
     if current == old {
         Verdict::Back
-    } else if loose || current == new {
+    } else if current == new || leaves == Some(current) {
         Verdict::Restore
     } else {
         Verdict::Foreign
@@ -64,13 +64,13 @@ pub struct Slot<F> {
     /// What we wrote.
     pub new: Text,
     /// See [`super::Record::Intent`].
-    pub follows: bool,
+    pub leaves: Option<Text>,
     /// The file.
     pub file: F,
 }
 
 /// The changes in force, in the order they were made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Table<F, const N: usize> {
     slots: [Option<Slot<F>>; N],
     used: usize,
@@ -180,18 +180,18 @@ mod tests {
             until,
             old: Text::new(b"max").unwrap(),
             new: Text::new(b"4096").unwrap(),
-            follows: false,
+            leaves: None,
             file: 0,
         }
     }
 
     #[test]
     fn old_comes_back_only_in_the_place_of_new() {
-        assert_eq!(undo(b"1", b"0", b"1", false), Verdict::Restore);
-        assert_eq!(undo(b"0", b"0", b"1", false), Verdict::Back);
-        assert_eq!(undo(b"2", b"0", b"1", false), Verdict::Foreign);
-        assert_eq!(undo(b"2", b"0", b"1", true), Verdict::Restore);
-        assert_eq!(undo(b"0", b"0", b"1", true), Verdict::Back);
+        assert_eq!(undo(b"1", b"0", b"1", None), Verdict::Restore);
+        assert_eq!(undo(b"0", b"0", b"1", None), Verdict::Back);
+        assert_eq!(undo(b"2", b"0", b"1", None), Verdict::Foreign);
+        assert_eq!(undo(b"2", b"0", b"1", Some(b"2")), Verdict::Restore);
+        assert_eq!(undo(b"0", b"0", b"1", Some(b"0")), Verdict::Back);
     }
 
     #[test]

@@ -22,9 +22,15 @@ const BIRTH: f64 = 0.18;
 /// Where there is more time, a spike may take this long.
 const SPIKE_S: f64 = 65.0;
 /// Share of the time to its limit that a climb from a settled level must have lasted.
-const SETTLED: f64 = 0.076;
-/// The same for one that climbs since it is watched, evenly and into newly mapped memory.
-const YOUNG: f64 = 0.095;
+const SETTLED: f64 = 0.085;
+/// The same for one that climbs since it is watched, in a straight line and into newly mapped memory.
+const YOUNG: f64 = 0.09;
+/// The same for one that is even, but no straight line.
+const YOUNG_UNEVEN: f64 = 0.25;
+/// A climb is a straight line if its slowest quarter has this share of its slope.
+const STRAIGHT: f64 = 0.9;
+/// Jobs and stores that climb evenly are done when they have taken this share of the room, as a rule.
+const DONE: f64 = 0.122;
 /// The same for one that stays within what was mapped before: a heap, full or being collected.
 const MAPPED_BEFORE: f64 = 0.4;
 /// Files are written to tmpfs and walked within less than this.
@@ -37,10 +43,18 @@ const EVEN: f64 = 0.88;
 const ALL_EVEN: f64 = 0.96;
 /// A single step that makes up more than this of the growth is no climb.
 const LARGEST_STEP: f64 = 0.3;
+/// The same where the past is unknown and the climb rested in between: workers that start, and later more of them.
+const LARGEST_START: f64 = 0.2;
+const RESTED: f64 = 3.0;
 /// Floors that a verdict rests on.
 const LEAST_FLOORS: usize = 10;
-/// After this share of the room a day's gentle begin and gentle end look like an even climb.
+/// A climb that sways less than this from a straight line does not begin and end gently, as a day's does.
+const SWAY: f64 = 0.03;
+/// The same where the level before is not known, as long as the climb has not taken more of the room than that.
+const YOUNG_SWAY: f64 = 0.02;
 const KINK_UNTIL: f64 = 0.175;
+/// Buckets that show it.
+const KINK_BUCKETS: usize = 10;
 /// A store without its data.
 const EMPTY: f64 = 96.0 * MIB;
 /// Part of a growth that must lie above everything seen before it.
@@ -139,26 +153,31 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let least = least_growth(Some(room)).max(0.01 * base);
     let taken = (climb / room).clamp(0.0, 1.0);
     let whole = room / rate;
-    let share = share(trend, around, whole, slowing, all_even);
-    // A settled level that began to climb at once and evenly: a day begins more gently than that. Later on, when the
-    // gentle begin and the gentle end cancel out, this can no longer be told.
-    let kink = share < 0.3
-        && taken < KINK_UNTIL
-        && trend.floors >= 16
+    let Share { share, past } = share(trend, around, whole, slowing, all_even);
+    // A level that began to climb at once and evenly: a day begins and ends more gently than that.
+    let straight = match past {
+        Past::Settled => trend.course.sway.abs() < SWAY,
+        Past::Young => trend.course.sway.abs() < YOUNG_SWAY && taken < KINK_UNTIL,
+        _ => false,
+    };
+    let kink = straight
+        && trend.buckets >= KINK_BUCKETS
         && trend.from - base < 0.15 * climb
         && (0.85..1.15).contains(&trend.second_half);
     let daily = daily(trend, around, whole) && taken < 0.8 && !kink;
     // The share of the room that a climb takes is the share of its time, if it is even.
-    let lasted = if daily {
-        seconds / DAY_RISE_S
+    // A collector may wait for longer than a day rises.
+    let long = if around.mapped_before(climb) && taken < MAPPED_BEFORE {
+        0.0
     } else {
-        (taken / share).max(if around.mapped_before(climb) && taken < MAPPED_BEFORE {
-            0.0
-        } else {
-            seconds / DAY_RISE_S
-        })
+        seconds / DAY_RISE_S
+    };
+    let lasted = if daily {
+        long
+    } else {
+        (taken / share).max(long)
     }
-    .min(seconds / at_once(whole, share));
+    .min(seconds / at_once(whole, past));
     let needed = if lasted > 0.0 {
         seconds / lasted
     } else {
@@ -171,10 +190,11 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         needed,
         taken,
         virt: around.virt,
-        in_a_row: if (YOUNG..0.2).contains(&share) && around.still < 0.3 * seconds && taken < 0.4 {
-            4
-        } else {
-            1
+        in_a_row: match past {
+            Past::Young | Past::Birth if around.still >= 0.3 * seconds || taken >= 0.4 => 1,
+            Past::Young | Past::Birth if share < YOUNG_UNEVEN => 2,
+            Past::Young => 4,
+            _ => 1,
         },
     };
     // Highs it has reached before are its own coming and going.
@@ -194,8 +214,13 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
             STEADY
         };
     let steps = if whole < 3600.0 { 6.5 } else { 4.5 };
+    let largest_step = if past == Past::Unknown && trend.second_half > RESTED {
+        LARGEST_START
+    } else {
+        LARGEST_STEP
+    };
     let smooth =
-        trend.largest_step <= LARGEST_STEP && trend.floors >= LEAST_FLOORS && trend.spread >= steps;
+        trend.largest_step <= largest_step && trend.floors >= LEAST_FLOORS && trend.spread >= steps;
     out.confidence = [
         lasted.min(1.0),
         (growth / least).min(1.0),
@@ -223,7 +248,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         out.state = State::Confirmed;
         out.cause = Cause::Leak;
     } else if significant && smooth && growth >= least / 2.0 && steady >= 1.0 // From the first moment on, every program climbs for a while: it is told when it is sure, and not before.
-        && lasted >= if share == BIRTH { 1.0 } else { 0.85 }
+        && lasted >= if past == Past::Birth { 1.0 } else { 0.85 }
     {
         out.state = State::Suspect;
         out.cause = Cause::Leak;
@@ -238,9 +263,30 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     out
 }
 
+/// What is known of the time before a climb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    /// The level kept still.
+    Settled,
+    /// It climbs since it is watched, evenly.
+    Young,
+    /// The same from next to nothing, with no time to lose.
+    Birth,
+    /// It stays within address space that was mapped before.
+    Mapped,
+    /// Nothing that would help.
+    Unknown,
+}
+
+/// The share of its room that a climb must have taken, and why.
+struct Share {
+    share: f64,
+    past: Past,
+}
+
 /// The share of its room that a climb must have taken: evidence scales with what is at stake, and more of it is needed
 /// where what is not a leak looks the same.
-fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bool) -> f64 {
+fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bool) -> Share {
     let (origin, base) = around.origin;
     let climb = (trend.end - origin) as f64 / 1e6;
     // How long the level must have been settled before, to count as settled: half of what the climb has to last.
@@ -268,28 +314,32 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
     } else {
         0.0
     };
-    if birth && around.own && whole <= NEAR_S {
-        BIRTH
+    let (share, past) = if birth && around.own && whole <= NEAR_S {
+        (BIRTH, Past::Birth)
     } else if slowing
         || (!around.settles && climb < SETTLES_S)
         || (young && !(all_even && (climb >= LONG_TOOTH_S || mapped) && trend.to >= 1.05 * base))
     {
         // Nothing is known of how it was before: the first tooth of a saw-tooth, a cache that fills, a warm-up.
-        0.8
+        (0.8, Past::Unknown)
     } else if around.mapped_before(trend.to - base) {
-        MAPPED_BEFORE
+        (MAPPED_BEFORE, Past::Mapped)
+    } else if young && climb < LONG_TOOTH_S && trend.course.slowest < STRAIGHT {
+        // The begin of a warm-up is even for a while.
+        (YOUNG_UNEVEN, Past::Young)
     } else if young {
-        YOUNG + filling
+        ((YOUNG + filling).min(DONE), Past::Young)
     } else {
         // A settled level that began to climb. Minutes from its limit it may still be a job that loads its data.
         let near = ((1200.0 - whole) / 900.0).clamp(0.0, 1.0);
-        SETTLED + filling + 0.06 * near
-    }
+        ((SETTLED + filling + 0.06 * near).min(DONE), Past::Settled)
+    };
+    Share { share, past }
 }
 
 /// Seconds that any climb must have lasted.
-fn at_once(whole: f64, share: f64) -> f64 {
-    if whole <= 130.0 || (share == BIRTH && whole <= NEAR_S) {
+fn at_once(whole: f64, past: Past) -> f64 {
+    if whole <= 130.0 || (past == Past::Birth && whole <= NEAR_S) {
         AT_ONCE_S.min((0.75 * whole).max(8.0))
     } else {
         SPIKE_S

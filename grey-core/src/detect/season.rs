@@ -2,7 +2,7 @@
 
 use super::levels::{LEVELS, Levels};
 use super::stats::{self, Scratch, Slope};
-use super::trend::Trend;
+use super::trend::{Course, Trend};
 
 const HOURS: usize = LEVELS.len() - 1;
 const DAY: usize = 24;
@@ -73,6 +73,8 @@ pub(super) fn analyse(levels: &Levels, least: f64, scratch: &mut Scratch) -> Opt
         from: at(last) - median / day * seconds,
         to: at(last),
         floors: n,
+        buckets: n,
+        course: Course::STRAIGHT,
         slope: Slope {
             median: median / day,
             low: (median - error) / day,

@@ -23,8 +23,12 @@ pub(super) struct Trend {
     pub(super) floors: usize,
     /// Bytes a second.
     pub(super) slope: Slope,
+    /// Buckets that these floors come from.
+    pub(super) buckets: usize,
     /// Growth of the second half over that of the first.
     pub(super) second_half: f64,
+    /// How it goes from begin to end.
+    pub(super) course: Course,
     /// Share of the growth in the largest single step between floors.
     pub(super) largest_step: f64,
     /// What the level goes up and down within each bucket, where that is far more than it grows: the floors see through
@@ -41,6 +45,23 @@ pub(super) struct Trend {
     pub(super) by_processes: f64,
     /// Processes at the begin and the end.
     pub(super) processes: Option<[u64; 2]>,
+}
+
+/// The quarters of a climb.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Course {
+    /// How much further the level lies above the straight line from begin to end after three quarters of the time than
+    /// after one, as a share of the growth. What begins and ends gently, as the rise of a day does, has some 0.1.
+    pub(super) sway: f64,
+    /// Slope of the slowest quarter over that of the whole.
+    pub(super) slowest: f64,
+}
+
+impl Course {
+    pub(super) const STRAIGHT: Course = Course {
+        sway: 0.0,
+        slowest: 1.0,
+    };
 }
 
 impl Trend {
@@ -207,6 +228,8 @@ fn segment(
         from: y[0],
         to: y[n - 1],
         floors: floors.t.len(),
+        buckets: n,
+        course: course(&floors.t, &floors.y, scratch),
         second_half: second_half(&floors.t, &floors.y, scratch),
         slope,
         largest_step: y
@@ -251,6 +274,36 @@ fn second_half(t: &[f64], y: &[f64], scratch: &mut Scratch) -> f64 {
         return if second > 0.0 { 10.0 } else { 0.0 };
     }
     (second / first).clamp(0.0, 10.0)
+}
+
+/// The quarters of a climb, by the medians of the floors around their ends.
+fn course(t: &[f64], y: &[f64], scratch: &mut Scratch) -> Course {
+    let n = t.len();
+    let part = (n / 6).max(1);
+    let ends = [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| {
+        let from = ((n - part) as f64 * share).round() as usize;
+        let to = from + part;
+        let at = t[from..to].iter().sum::<f64>() / part as f64;
+        scratch.spare.clear();
+        scratch.spare.extend_from_slice(&y[from..to]);
+        (at, stats::median(&mut scratch.spare).unwrap_or(y[from]))
+    });
+    let (seconds, growth) = (ends[4].0 - ends[0].0, ends[4].1 - ends[0].1);
+    if growth <= 0.0 || seconds <= 0.0 {
+        return Course {
+            sway: 0.0,
+            slowest: 0.0,
+        };
+    }
+    let above = |(at, level): (f64, f64)| (level - ends[0].1) / growth - (at - ends[0].0) / seconds;
+    let slowest = ends
+        .windows(2)
+        .map(|pair| (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0).max(1e-9))
+        .fold(f64::INFINITY, f64::min);
+    Course {
+        sway: above(ends[3]) - above(ends[1]),
+        slowest: slowest / (growth / seconds),
+    }
 }
 
 /// Number of equal steps that would be spread like these: (Σd)²/Σd² over the steps upwards.

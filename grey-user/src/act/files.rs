@@ -61,10 +61,17 @@ pub fn open(host: &Host, cgroups: &CgroupFs, knob: &Knob, flags: OFlags) -> Resu
 /// # Errors
 /// See [`open`]; also where the content is no value.
 pub fn read(host: &Host, cgroups: &CgroupFs, knob: &Knob) -> Result<Value, Fault> {
-    let file = open(host, cgroups, knob, OFlags::RDONLY)?;
+    content(knob, &open(host, cgroups, knob, OFlags::RDONLY)?)
+}
+
+/// What an open knob holds.
+///
+/// # Errors
+/// It cannot be read, or its content is no value.
+pub fn content(knob: &Knob, file: &OwnedFd) -> Result<Value, Fault> {
     let mut text = [0_u8; 256];
     let length = loop {
-        match rustix::io::pread(&file, &mut text, 0) {
+        match rustix::io::pread(file, &mut text, 0) {
             Ok(length) => break length,
             Err(Errno::INTR) => {}
             Err(error) => return Err(fault(error)),

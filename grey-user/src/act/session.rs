@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use grey_core::act::cooldown;
 use grey_core::act::engine::Actor;
-use grey_core::act::{ActError, Change, Damage, Engine, Fault, Harm, Knob, Ledger, Record, Set};
-use grey_core::act::{Undone, Value, World};
+use grey_core::act::{ActError, Change, Damage, Engine, Fault, Harm, Knob, Ledger, Phase, Record};
+use grey_core::act::{Set, Undone, Value, World};
 use rustix::fs::OFlags;
 
 use crate::cli::{Exit, Failure};
@@ -23,6 +24,13 @@ use super::writer::{self, Wait};
 /// How often a wait looks up.
 const TICK: Duration = Duration::from_millis(50);
 
+/// What became of an action that another process undid.
+const TAKEN_BACK: &str = "taken back meanwhile by `grey-ebpf rollback`; it is not gone on with";
+/// How long a change waits for its turn: whoever takes longer is held up, and must not hold up undoing.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+/// How often it looks whether it has come.
+const TURN_TICK: Duration = Duration::from_millis(2);
+
 /// Somebody asked us to end.
 static STOP: AtomicBool = AtomicBool::new(false);
 
@@ -35,6 +43,8 @@ pub struct Real {
     guard: Option<Guard>,
     watchdog: Option<Watchdog>,
     trip: Option<Trip>,
+    /// How long the next change of a knob may take, where that is longer than usual; it can be broken off then.
+    patience: Option<Duration>,
 }
 
 impl Real {
@@ -78,15 +88,23 @@ impl World for Real {
         files::read(&self.scene.host, &self.scene.cgroups, knob)
     }
 
-    fn write(&mut self, knob: &Knob, value: &Value) -> Result<(), Fault> {
-        let file = files::open(&self.scene.host, &self.scene.cgroups, knob, OFlags::WRONLY)?;
+    fn write(&mut self, knob: &Knob, expected: &Value, value: &Value) -> Result<(), Fault> {
+        let scene = Rc::clone(&self.scene);
+        let file = files::open(&scene.host, &scene.cgroups, knob, OFlags::RDWR)?;
+        if files::content(knob, &file)? != *expected {
+            return Err(Fault::Changed);
+        }
         let bytes = value.as_str().as_bytes();
-        // What puts things right is not broken off by a request to end.
-        let timeout = self.scene.safety.write_timeout;
-        let written = writer::write(file, bytes, timeout, &mut || {
-            let _ = self.tick();
-            Wait::On
-        })?;
+        let written = if let Some(patience) = self.patience.take() {
+            self.write_file(file, bytes, patience)?
+        } else {
+            // What puts things right is not broken off by a request to end.
+            let timeout = self.scene.safety.write_timeout;
+            writer::write(file, bytes, timeout, &mut || {
+                let _ = self.tick();
+                Wait::On
+            })?
+        };
         if written == bytes.len() {
             Ok(())
         } else {
@@ -139,17 +157,12 @@ pub struct Session {
     /// What is known of the machine.
     pub scene: Rc<Scene>,
     engine: Engine<Real>,
+    /// Whether it is our turn to change knobs.
+    in_turn: bool,
+    /// The action under way.
+    current: Option<u64>,
     /// What of the journal could not be read.
     pub damage: Damage,
-}
-
-/// Whether an earlier action that was broken off is undone first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Act: with a guard, after what was left behind is undone.
-    Act,
-    /// Only undo: no guard.
-    Undo,
 }
 
 impl Session {
@@ -157,9 +170,46 @@ impl Session {
     ///
     /// # Errors
     /// Somebody else acts, the journal cannot be written, or the guard cannot be started: exit 3 or 4.
-    pub fn open(scene: Rc<Scene>, purpose: Purpose) -> Result<(Session, Undone), Failure> {
-        let (journal, ledger, damage) =
-            Journal::open(&scene.state_dir).map_err(|error| journal_failed(&error))?;
+    pub fn open(scene: Rc<Scene>) -> Result<(Session, Undone), Failure> {
+        let opened = Journal::open(&scene.state_dir).map_err(|error| journal_failed(&error))?;
+        let mut session = Session::over(scene, opened)?;
+        let undone = session.in_turn(|session| {
+            let mut undone = session.engine.close_other_boots();
+            undone.extend(session.engine.undo_all(false, false));
+            undone
+        });
+        catch_signals();
+        let config = guard::Config {
+            journal: &session.scene.state_dir.join("journal"),
+            hang: session.scene.safety.hang,
+        };
+        let guard = Guard::start(&config).map_err(|fault| {
+            refused(format!(
+                "the guard cannot be started: {fault}; nothing was changed"
+            ))
+        })?;
+        session.engine.world.guard = Some(guard);
+        Ok((session, undone))
+    }
+
+    /// The journal for undoing, without the lock and without a guard; `None` where there is no journal.
+    ///
+    /// # Errors
+    /// The journal cannot be read: exit 3 or 4.
+    pub fn attach(scene: Rc<Scene>) -> Result<Option<(Session, Undone)>, Failure> {
+        let opened = Journal::attach(&scene.state_dir).map_err(|error| journal_failed(&error))?;
+        let Some(opened) = opened else {
+            return Ok(None);
+        };
+        let mut session = Session::over(scene, opened)?;
+        let undone = session.in_turn(|session| session.engine.close_other_boots());
+        Ok(Some((session, undone)))
+    }
+
+    fn over(
+        scene: Rc<Scene>,
+        (journal, ledger, damage): (Journal, Ledger, Damage),
+    ) -> Result<Session, Failure> {
         let boot = scene
             .host
             .text("/proc/sys/kernel/random/boot_id")
@@ -174,28 +224,58 @@ impl Session {
             guard: None,
             watchdog: None,
             trip: None,
+            patience: None,
         };
-        let mut session = Session {
+        Ok(Session {
             engine: Engine::new(real, ledger, actor),
             scene,
+            in_turn: false,
+            current: None,
             damage,
-        };
-        let mut undone = session.engine.close_other_boots();
-        if purpose == Purpose::Act {
-            undone.extend(session.engine.undo_all(false, false));
-            catch_signals();
-            let config = guard::Config {
-                journal: &session.scene.state_dir.join("journal"),
-                hang: session.scene.safety.hang,
-            };
-            let guard = Guard::start(&config).map_err(|fault| {
-                refused(format!(
-                    "the guard cannot be started: {fault}; nothing was changed"
-                ))
-            })?;
-            session.engine.world.guard = Some(guard);
+        })
+    }
+
+    /// Does something to knobs and journal while no other process does, knowing all that others have noted. Where one of
+    /// them is held up in its own turn, it is not waited for longer than a moment.
+    pub fn in_turn<T>(&mut self, work: impl FnOnce(&mut Session) -> T) -> T {
+        if self.in_turn {
+            return work(self);
         }
-        Ok((session, undone))
+        let end = Instant::now() + TURN_WAIT;
+        let turn = loop {
+            let turn = self.engine.world.journal.turn();
+            if turn.is_some() || Instant::now() >= end {
+                break turn;
+            }
+            // Trouble of ours comes up in the work itself.
+            let _ = self.engine.world.tick();
+            std::thread::sleep(TURN_TICK);
+        };
+        self.catch_up();
+        self.in_turn = true;
+        let done = work(self);
+        self.in_turn = false;
+        drop(turn);
+        done
+    }
+
+    /// Takes over what other processes have written to the journal. Where it cannot be read, we go on from what we know.
+    fn catch_up(&mut self) {
+        if let Ok(Some(ledger)) = self.engine.world.journal.news() {
+            self.engine.rejoin(ledger);
+        }
+    }
+
+    /// The process that is acting at this moment, if it is another one.
+    pub fn controller(&mut self) -> Option<u32> {
+        self.engine.world.journal.controller()
+    }
+
+    /// Whether an action of ours was taken back by somebody else.
+    fn ended_elsewhere(&self, id: u64) -> bool {
+        self.ledger()
+            .get(id)
+            .is_some_and(|action| action.phase == Phase::Ended)
     }
 
     /// The journal's state.
@@ -216,11 +296,11 @@ impl Session {
         target: Option<&Target>,
     ) -> Result<u64, Failure> {
         let id = self
-            .engine
-            .begin(now_ms(), kind, name, reason)
+            .in_turn(|session| session.engine.begin(now_ms(), kind, name, reason))
             .map_err(|error| act_failed(&error))?;
         self.engine.world.watchdog = Some(Watchdog::new(&self.scene, target));
         self.engine.world.trip = None;
+        self.current = Some(id);
         Ok(id)
     }
 
@@ -229,10 +309,11 @@ impl Session {
     /// # Errors
     /// Then this change is not in force.
     pub fn set(&mut self, id: u64, knob: &Knob, value: &Value) -> Result<Set, Failure> {
-        self.set_before(id, knob, value, false)
+        self.set_before(id, knob, value, None)
     }
 
-    /// As [`Session::set`]; `follows`: the kernel itself changes this file once the next one is changed.
+    /// As [`Session::set`], for a file that the kernel itself changes along with the action's next change, and `leaves`
+    /// with this value when that one is undone.
     ///
     /// # Errors
     /// As there.
@@ -241,12 +322,36 @@ impl Session {
         id: u64,
         knob: &Knob,
         value: &Value,
-        follows: bool,
+        leaves: Option<&Value>,
     ) -> Result<Set, Failure> {
         self.poll()?;
-        self.engine
-            .set_before(id, knob, value, follows)
-            .map_err(|error| act_failed(&error))
+        self.in_turn(|session| {
+            if session.ended_elsewhere(id) {
+                return Err(refused(format!("action {id} was {TAKEN_BACK}")));
+            }
+            session
+                .engine
+                .set_before(id, knob, value, leaves)
+                .map_err(|error| act_failed(&error))
+        })
+    }
+
+    /// As [`Session::set`], for a value that the kernel may take long to act on. Harm, a lost guard and a request to end
+    /// break it off, as they do [`Session::write`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_within(
+        &mut self,
+        id: u64,
+        knob: &Knob,
+        value: &Value,
+        within: Duration,
+    ) -> Result<Set, Failure> {
+        self.engine.world.patience = Some(within);
+        let set = self.set(id, knob, value);
+        self.engine.world.patience = None;
+        set
     }
 
     /// What a knob holds.
@@ -333,6 +438,10 @@ impl Session {
             if stopped() {
                 return End::Stopped;
             }
+            self.catch_up();
+            if self.current.is_some_and(|id| self.ended_elsewhere(id)) {
+                return End::Stopped;
+            }
             let Some(left) = end.checked_duration_since(Instant::now()) else {
                 return End::Over;
             };
@@ -357,35 +466,84 @@ impl Session {
             .lookback(kind, target)
             .and_then(|lookback| lookback.harm.as_ref())
             .map_or(0, |harm| harm.count);
-        self.engine
-            .harmed(Harm {
-                kind: kind.to_owned(),
-                target: target.to_owned(),
-                at: now_ms(),
-                count: count.saturating_add(1),
-                why: why.to_owned(),
-            })
+        let harm = Harm {
+            kind: kind.to_owned(),
+            target: target.to_owned(),
+            at: now_ms(),
+            count: count.saturating_add(1),
+            why: why.to_owned(),
+        };
+        self.in_turn(|session| session.engine.harmed(harm))
             .map_err(|error| act_failed(&error))
     }
 
-    /// The action's changes stay.
+    /// Notes that an action went well: earlier harm counts for less from now on. Where that cannot be noted, the next
+    /// cool-down is only longer than it need be.
+    pub fn went_well(&mut self, kind: &str, target: &str) {
+        let safety = &self.scene.safety;
+        let lighter = self
+            .ledger()
+            .lookback(kind, target)
+            .and_then(|lookback| lookback.harm.as_ref())
+            .and_then(|harm| {
+                cooldown::after_success(harm, safety.cooldown, safety.cooldown_max, now_ms())
+            });
+        if let Some(harm) = lighter {
+            let _ = self.in_turn(|session| session.engine.harmed(harm));
+        }
+    }
+
+    /// The action's changes stay, unless a last look of the watchdog shows harm.
     ///
     /// # Errors
-    /// The journal cannot be written: then they do not, and the caller takes them back.
+    /// Harm, or the journal cannot be written: then they do not, and the caller takes them back.
     pub fn keep(&mut self, id: u64) -> Result<(), Failure> {
-        self.engine.world.watchdog = None;
-        self.engine.keep(id).map_err(|error| act_failed(&error))
+        let world = &mut self.engine.world;
+        if let (None, Some(watchdog)) = (&world.trip, &mut world.watchdog) {
+            world.trip = watchdog.look_now(&self.scene.safety.watchdog);
+        }
+        if let Some(trip) = &world.trip {
+            return Err(refused(format!("{}: {}", trip.cause, trip.text)));
+        }
+        world.watchdog = None;
+        self.in_turn(|session| {
+            if session.ended_elsewhere(id) {
+                return Err(refused(format!("action {id} was {TAKEN_BACK}")));
+            }
+            session.engine.keep(id).map_err(|error| act_failed(&error))
+        })
     }
 
     /// Takes an action's changes back.
     pub fn undo(&mut self, id: u64, force: bool) -> Undone {
         self.engine.world.watchdog = None;
-        self.engine.undo(id, force)
+        self.in_turn(|session| {
+            let undone = session.engine.undo(id, force);
+            if undone.failed.is_empty() {
+                // Also what somebody else has taken back.
+                let _ = session.engine.world.release(id, None);
+            }
+            undone
+        })
+    }
+
+    /// As [`Session::undo`], but also what was left to somebody else's write before is taken back.
+    ///
+    /// # Errors
+    /// The journal cannot be written, or a file cannot be read: exit 4 or 1.
+    pub fn undo_foreign(&mut self, id: u64) -> Result<Undone, Failure> {
+        self.in_turn(|session| {
+            session
+                .engine
+                .reopen(id)
+                .map_err(|fault| act_failed(&ActError::Journal(fault)))?;
+            Ok(session.engine.undo(id, true))
+        })
     }
 
     /// Takes back all that is in force: what was broken off, and what was meant to stay if `kept`.
     pub fn undo_all(&mut self, kept: bool, force: bool) -> Undone {
-        self.engine.undo_all(kept, force)
+        self.in_turn(|session| session.engine.undo_all(kept, force))
     }
 }
 
@@ -406,7 +564,9 @@ pub fn refused(message: impl Into<String>) -> Failure {
     }
 }
 
-fn journal_failed(error: &JournalError) -> Failure {
+/// What it means for a command that it cannot have the journal.
+#[must_use]
+pub fn journal_failed(error: &JournalError) -> Failure {
     match error {
         JournalError::Held(_) => refused(format!(
             "{error}; wait for its end, or end it: what it changed is taken back then"
@@ -417,9 +577,16 @@ fn journal_failed(error: &JournalError) -> Failure {
         } => Failure::unsupported(format!(
             "journal {error}; run it as root, or name a folder of your own with --state-dir"
         )),
-        JournalError::File { .. } => refused(format!(
-            "journal {error}; nothing is changed without it: make room, or name another folder with --state-dir"
-        )),
+        JournalError::File { fault, .. } => {
+            let remedy = match fault {
+                Fault::Full => "make room",
+                Fault::ReadOnly => "make it writable",
+                _ => "put it right",
+            };
+            refused(format!(
+                "journal {error}; nothing is changed without it: {remedy}, or name another folder with --state-dir"
+            ))
+        }
     }
 }
 

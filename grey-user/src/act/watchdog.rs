@@ -50,6 +50,11 @@ impl Watchdog {
         if self.last.elapsed() < thresholds.every {
             return None;
         }
+        self.look_now(thresholds)
+    }
+
+    /// Looks at once.
+    pub fn look_now(&mut self, thresholds: &Thresholds) -> Option<Trip> {
         let reading = self.eyes.read();
         self.last = Instant::now();
         self.watch.look(&reading, thresholds)

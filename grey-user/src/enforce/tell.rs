@@ -145,6 +145,9 @@ impl Tell {
         if let Some(freed) = outcome.freed_bytes {
             text.push_str(&format!("\n  freed      {:>6}", format_bytes(freed)));
         }
+        if let Some(kept) = outcome.kept_bytes {
+            text.push_str(&format!("\n  kept       {:>6}", format_bytes(kept)));
+        }
         if let Some(us) = outcome.psi_delta_us {
             text.push_str(&format!("\n  stalled    {:>6}", format_duration_us(us)));
         }
@@ -198,11 +201,25 @@ impl Tell {
         cli::print(&text).map(|_| ())
     }
 
+    /// What was taken back, as an event of this cgroup.
+    pub(crate) fn rollback(
+        &mut self,
+        cgroup: Option<Cgroup>,
+        id: Option<u64>,
+        cause: &str,
+        undone: &Undone,
+    ) -> Result<(), Failure> {
+        self.cgroup = cgroup;
+        self.event(Body::Rollback {
+            rollback: Box::new(rollback(id, cause, undone)),
+        })
+    }
+
     /// What of the journal was damaged.
     pub(crate) fn damage(&self, damage: &Damage) {
         if damage.lines > 0 {
             cli::tell(&format!(
-                "journal: {} damaged lines were skipped, all others are used",
+                "journal: {} lines are damaged or of a newer version: skipped, all others are used",
                 damage.lines
             ));
         }

@@ -69,7 +69,7 @@ pub(crate) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
             ptrace(i64::from(libc::PTRACE_CONT), pid, 0)?;
             wait_for(pid).map(drop)
         }
-        _ => Err(Errno::NOSYS),
+        _ => super::layout::perform(state, step, out),
     }
 }
 

@@ -20,9 +20,10 @@ impl Active {
                 break;
             }
             let index = at.div_euclid(*width);
-            // A judgement costs as much as some hundred samples; half the resolution of a fine level is enough. Samples
-            // far apart make no series of fine buckets.
-            if *length == 48 && (index % 2 != 0 || gap * 8 > *width * *length as i64) {
+            // A judgement costs as much as some hundred samples; half the resolution of a fine level is enough, except
+            // where a suspicion waits for nothing but time. Samples far apart make no series of fine buckets.
+            let close = self.state == State::Suspect && self.agreed[level] == 0;
+            if *length == 48 && (index % 2 != 0 && !close || gap * 8 > *width * *length as i64) {
                 continue;
             }
             let Some(latest) = self.levels.latest(level) else {

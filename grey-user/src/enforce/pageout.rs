@@ -1,0 +1,668 @@
+//! `enforce pageout`: anonymous memory of a process, or of a cgroup's processes, goes to swap.
+
+mod cold;
+mod maps;
+mod room;
+pub(super) mod target;
+mod worker;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use grey_core::event::{ActionPlan, ActionState, PlannedWrite};
+use grey_core::units::{self, Size, format_bytes};
+use grey_core::view::printable;
+use rustix::io::Errno;
+
+use crate::act::session::refused;
+use crate::act::{Scene, Session, Target, measure};
+use crate::cli::{self, Failure};
+use crate::host::{ProcFs, ProcMem};
+
+use self::maps::{Mapping, Range, Tick};
+use self::target::{Found, Process, Wanted};
+use self::worker::{Advice, MAX_RANGES, Worker};
+
+use super::{Act, Actuator, Common, Plan, time};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  grey-ebpf enforce pageout 1234 --cold                  what process 1234 does not touch for 10s
+  grey-ebpf enforce pageout web.service --cold --idle 1m --max 512M --observe 1m
+  grey-ebpf enforce pageout 1234 --all --dry-run         all its anonymous memory: what would be done
+
+Takes private anonymous memory only: no stacks, no locked, shared, file or hugetlb memory. It needs swap (zram is
+enough). A page comes back, with a delay, when the process next touches it; that cannot be taken back otherwise.";
+
+/// Addresses that are looked at in one step.
+const WINDOW: u64 = 64 << 20;
+/// Processes that are named one by one.
+const NAMED: usize = 8;
+/// Memory that is left alone is told from here.
+const WORTH_TELLING: u64 = 1 << 20;
+
+/// Arguments of `pageout`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub struct PageoutArgs {
+    /// Process id, or path, unit or container name of a cgroup
+    #[arg(value_name = "PID|CGROUP", allow_negative_numbers = true)]
+    pub target: String,
+    /// Only what is not touched during --idle
+    #[arg(long, group = "which")]
+    pub cold: bool,
+    /// All its anonymous memory, also what is in use
+    #[arg(long, group = "which")]
+    pub all: bool,
+    /// How long memory must not be touched to be cold
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = span)]
+    pub idle: Duration,
+    /// At most so much; percent of what could be taken
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max: Option<Size>,
+    /// Look on for this time how much of it comes back
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub observe: Option<Duration>,
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let span = cli::duration(text)?;
+    if span < Duration::from_millis(100) || span > Duration::from_secs(24 * 3600) {
+        return Err("a time to look on is between 100ms and 24h".to_owned());
+    }
+    Ok(span)
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    let size = units::parse_size(text).map_err(|error| error.to_string())?;
+    if size.bytes_of(u64::MAX) == 0 {
+        return Err("nothing is to be taken".to_owned());
+    }
+    Ok(size)
+}
+
+/// The action.
+pub(crate) struct Pageout<'a> {
+    args: &'a PageoutArgs,
+    found: Option<Found>,
+    budget: u64,
+}
+
+/// What became of one process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// Bytes the kernel was told of.
+    advised: u64,
+    /// Ranges it refused.
+    refused: u64,
+    /// See [`cold::Selection`].
+    touched: u64,
+    mixed: u64,
+    /// What the mappings held of what could be taken.
+    eligible: u64,
+}
+
+/// What is left of a request.
+#[derive(Debug)]
+struct Budget {
+    left: u64,
+    /// What bounds it.
+    bound: String,
+    /// Whether it was used up before everything was taken.
+    over: bool,
+}
+
+impl<'a> Pageout<'a> {
+    pub(crate) fn new(args: &'a PageoutArgs) -> Self {
+        Pageout {
+            args,
+            found: None,
+            budget: 0,
+        }
+    }
+
+    fn effect(&self, found: &Found, eligible: u64) -> String {
+        let mut effect = match (self.args.cold, found.processes.len()) {
+            (true, _) => format!(
+                "what of {} is not touched for {} goes to swap; clearing the marks makes the kernel see it as a little younger or older than it is, once",
+                format_bytes(eligible),
+                time(self.args.idle)
+            ),
+            (false, _) => format!(
+                "{} go to swap, also what is in use: it comes back when it is touched, with a delay",
+                format_bytes(self.budget.min(eligible))
+            ),
+        };
+        if found.wanted == Wanted::Cgroup {
+            effect.push_str(&format!("; of {} processes", found.processes.len()));
+        }
+        effect
+    }
+
+    fn writes(&self, found: &Found) -> Vec<PlannedWrite> {
+        let write = |file: String, new: &str| PlannedWrite {
+            file,
+            old: None,
+            new: new.to_owned(),
+            reversible: false,
+        };
+        let each = |of: &dyn Fn(&Process) -> String, all: String, new: &str| {
+            if found.processes.len() > NAMED {
+                vec![write(all, new)]
+            } else {
+                found
+                    .processes
+                    .iter()
+                    .map(|process| write(of(process), new))
+                    .collect()
+            }
+        };
+        let count = found.processes.len();
+        let mut writes = Vec::new();
+        if self.args.cold {
+            writes = each(
+                &|process| format!("/proc/{}/clear_refs", process.pid),
+                format!("/proc/PID/clear_refs of {count} processes"),
+                "2",
+            );
+        }
+        writes.extend(each(
+            &|process| format!("process_madvise pid {}", process.pid),
+            format!("process_madvise of {count} processes"),
+            "MADV_PAGEOUT",
+        ));
+        writes
+    }
+}
+
+impl Actuator for Pageout<'_> {
+    fn plan(&mut self, scene: &Scene, common: &Common) -> Result<Plan, Failure> {
+        if common.lease.is_some() {
+            return Err(Failure::usage(
+                "pageout: has no --lease, as it cannot be taken back; --observe looks on for a time",
+            ));
+        }
+        let mut found = target::find(scene, &self.args.target)?;
+        allowed(&mut found)?;
+        let mut eligible = 0;
+        let mut left = Vec::new();
+        for process in found.processes.drain(..) {
+            match mappings(scene, &process, &mut || Ok(())) {
+                Ok(mappings) => {
+                    eligible += mappings.iter().map(|mapping| mapping.anon).sum::<u64>();
+                    left.push(process);
+                }
+                // Ended meanwhile.
+                Err(_) if found.wanted == Wanted::Cgroup && !process.lives() => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        found.processes = left;
+        if found.processes.is_empty() {
+            let why = found
+                .left_out
+                .first()
+                .map_or(String::new(), |why| format!(" ({why})"));
+            return Err(Failure::usage(format!(
+                "{}: has no process in it or below whose memory could be taken{why}",
+                printable(&found.name)
+            )));
+        }
+        let room = room::room(scene, &found.target.path)
+            .map_err(|why| Failure::unsupported(format!("{}: {why}", printable(&found.name))))?;
+        let cap = scene.safety.cap;
+        let wanted = match self.args.max {
+            Some(max) => max.bytes_of(eligible),
+            None => cap,
+        };
+        if self.args.max.is_some() && wanted > cap {
+            return Err(refused(format!(
+                "--max: {} is more than {}, the most of one request",
+                format_bytes(wanted),
+                format_bytes(cap)
+            )));
+        }
+        self.budget = wanted;
+        let action = ActionPlan {
+            id: None,
+            kind: "pageout".to_owned(),
+            target: found.name.clone(),
+            planned_bytes: Some(wanted.min(eligible).min(room.bytes)),
+            reason: common.reason.clone(),
+            dry_run: false,
+            writes: self.writes(&found),
+            effect: Some(self.effect(&found, eligible)),
+            lease_s: None,
+        };
+        let target = reopen(scene, &found.target)?;
+        self.found = Some(found);
+        Ok(Plan {
+            action,
+            target: Some(target),
+            lease: None,
+        })
+    }
+
+    fn act(&mut self, act: &mut Act<'_>) -> Result<(), Failure> {
+        let Some(found) = &self.found else {
+            return Err(Failure::failed("pageout: without a plan"));
+        };
+        let scene = Rc::clone(&act.session.scene);
+        act.notes.extend(found.left_out.iter().cloned());
+        // A process that ends meanwhile is a failure only where it is the only one that was meant.
+        let alone = found.wanted == Wanted::Process;
+        let mut gone = 0;
+        let mut here: Vec<&Process> = Vec::new();
+        for process in &found.processes {
+            let forgot = if self.args.cold {
+                cold::forget(act.session, &scene, process)
+            } else {
+                Ok(())
+            };
+            match forgot {
+                Ok(()) => here.push(process),
+                Err(_) if !alone && !process.lives() => gone += 1,
+                Err(failure) => return Err(failure),
+            }
+        }
+        if self.args.cold {
+            act.tell
+                .progress(&format!("looking on for {}", time(self.args.idle)));
+            let waited = act.session.wait(self.args.idle);
+            act.tell.clear();
+            waited?;
+        }
+        let mut budget = Budget {
+            left: self.budget,
+            bound: match self.args.max {
+                Some(_) => "--max is reached".to_owned(),
+                None => format!("{} are the most of one request", format_bytes(self.budget)),
+            },
+            over: false,
+        };
+        let mut sum = Taken::default();
+        for (at, process) in here.iter().enumerate() {
+            if budget.over {
+                break;
+            }
+            let before = memory(&scene, process);
+            let cold = self.args.cold;
+            let taken = match take(
+                act.session,
+                &scene,
+                &found.target,
+                process,
+                cold,
+                &mut budget,
+            ) {
+                Ok(taken) => taken,
+                Err(_) if !alone && !process.lives() => {
+                    gone += 1;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let after = memory(&scene, process);
+            if at < NAMED
+                && let (Some(before), Some(after)) = (before, after)
+            {
+                act.notes
+                    .push(told(process, &before, &after, &taken, cold, self.args.idle));
+            }
+            sum.advised += taken.advised;
+            sum.refused += taken.refused;
+            sum.touched += taken.touched;
+            sum.mixed += taken.mixed;
+        }
+        if here.len() > NAMED {
+            act.notes.push(format!(
+                "{} processes in all: {} given to swap",
+                here.len(),
+                format_bytes(sum.advised)
+            ));
+        }
+        if gone > 0 {
+            act.notes.push(format!("{gone} processes ended meanwhile"));
+        }
+        if sum.mixed >= WORTH_TELLING {
+            act.notes.push(format!(
+                "{} more were not touched either, but lie among touched pages; this kernel does not tell which they are",
+                format_bytes(sum.mixed)
+            ));
+        }
+        if sum.refused > 0 {
+            act.notes.push(format!(
+                "the kernel refused {} ranges that were unmapped or locked meanwhile",
+                sum.refused
+            ));
+        }
+        if budget.over {
+            act.notes
+                .push(format!("{}; more could be taken", budget.bound));
+        }
+        Ok(())
+    }
+
+    fn observe(&self) -> Option<Duration> {
+        self.args.observe
+    }
+
+    fn measure(&self, scene: &Scene, target: Option<&Target>) -> ActionState {
+        let state = match target {
+            Some(target) => measure::cgroup(scene, target),
+            None => measure::machine(scene),
+        };
+        let Some(Found {
+            wanted: Wanted::Process,
+            processes,
+            ..
+        }) = &self.found
+        else {
+            return state;
+        };
+        let memory = processes
+            .first()
+            .and_then(|process| memory(scene, process))
+            .unwrap_or_default();
+        ActionState {
+            current: None,
+            anon: memory.anon,
+            file: memory.file,
+            swap: memory.swap,
+            rss: memory.rss,
+            ..state
+        }
+    }
+}
+
+/// The helper of `pageout`, if these are its arguments: no command, and nothing that anybody types.
+#[must_use]
+pub fn helper(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    worker::main(args)
+}
+
+/// Leaves out whom we may not touch; an error if that is all.
+fn allowed(found: &mut Found) -> Result<(), Failure> {
+    let mut denied = None;
+    found.processes.retain(|process| {
+        use std::os::fd::AsFd as _;
+        match worker::check(process.pidfd.as_fd()) {
+            Ok(()) => true,
+            Err(Errno::SRCH) => false,
+            Err(error) => {
+                denied = denied.take().or(Some((process.pid, error)));
+                false
+            }
+        }
+    });
+    match denied {
+        Some((_, Errno::NOSYS)) => Err(Failure::unsupported(
+            "process_madvise: not in this kernel; processes can be paged out since Linux 5.10",
+        )),
+        Some((pid, _)) if found.processes.is_empty() => Err(Failure::unsupported(format!(
+            "pid {pid}: paging it out takes CAP_SYS_NICE and the right to trace it; run it as root"
+        ))),
+        Some((pid, _)) => {
+            found.left_out.push(format!(
+                "left out: pid {pid} and maybe more, which may not be traced"
+            ));
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// A second handle of the same cgroup: one stays with what was found.
+fn reopen(scene: &Scene, target: &Target) -> Result<Target, Failure> {
+    let dir = target.dir.try_clone().map_err(|error| {
+        Failure::failed(format!(
+            "{}: {error}",
+            scene.cgroups.reach(&target.path).display()
+        ))
+    })?;
+    Ok(Target {
+        path: target.path.clone(),
+        id: target.id,
+        dir,
+    })
+}
+
+fn ended(process: &Process) -> Failure {
+    Failure::failed(format!(
+        "pid {} ({}): has ended meanwhile",
+        process.pid,
+        printable(&process.comm)
+    ))
+}
+
+fn reading_failed(process: &Process, path: &str, error: &io::Error) -> Failure {
+    match error.raw_os_error() {
+        Some(libc::ESRCH | libc::ENOENT) => ended(process),
+        Some(libc::EACCES | libc::EPERM) => {
+            Failure::unsupported(format!("{path}: {error}; run it as root"))
+        }
+        _ => Failure::failed(format!("{path}: {error}")),
+    }
+}
+
+/// What a process has that may be taken.
+fn mappings(scene: &Scene, process: &Process, tick: Tick<'_>) -> Result<Vec<Mapping>, Failure> {
+    let path = format!("/proc/{}/smaps", process.pid);
+    let (host, pid) = (scene.host.clone(), process.pid);
+    let read = maps::patiently(&path, scene.safety.write_timeout, tick, move || {
+        maps::read(&host, pid)
+    })?;
+    let mappings = read.map_err(|error| reading_failed(process, &path, &error))?;
+    if process.lives() {
+        Ok(mappings)
+    } else {
+        Err(ended(process))
+    }
+}
+
+/// The pages of a window that may be taken.
+fn resident(
+    scene: &Scene,
+    process: &Process,
+    window: Range,
+    tick: Tick<'_>,
+) -> Result<Vec<Range>, Failure> {
+    let pagemap = cold::pagemap(scene, process)?;
+    if !process.lives() {
+        return Err(ended(process));
+    }
+    let path = format!("/proc/{}/pagemap", process.pid);
+    let page = rustix::param::page_size() as u64;
+    maps::patiently(&path, scene.safety.write_timeout, tick, move || {
+        maps::resident(&pagemap, &window, page)
+    })?
+    .map_err(|error| reading_failed(process, &path, &error))
+}
+
+fn stacks(session: &mut Session, scene: &Scene, process: &Process) -> Result<Vec<Range>, Failure> {
+    let path = format!("/proc/{}/task", process.pid);
+    let (host, pid) = (scene.host.clone(), process.pid);
+    maps::patiently(
+        &path,
+        scene.safety.write_timeout,
+        &mut || session.poll(),
+        move || maps::stacks(&host, pid),
+    )
+}
+
+fn memory(scene: &Scene, process: &Process) -> Option<ProcMem> {
+    let memory = ProcFs::open(&scene.host).ok()?.memory(process.pid).ok()??;
+    process.lives().then_some(memory)
+}
+
+/// Pages one process out, as far as the budget goes.
+fn take(
+    session: &mut Session,
+    scene: &Scene,
+    target: &Target,
+    process: &Process,
+    cold: bool,
+    budget: &mut Budget,
+) -> Result<Taken, Failure> {
+    use std::os::fd::AsFd as _;
+    let mut worker = Worker::start(process.pidfd.as_fd())
+        .map_err(|error| Failure::failed(format!("helper: {error}")))?;
+    let mut taken = Taken::default();
+    let ranges = if cold {
+        let selection = cold::select(session, scene, process, &mut worker, budget.left)?;
+        taken.touched = selection.touched;
+        taken.mixed = selection.mixed;
+        selection.cold
+    } else {
+        let mappings = mappings(scene, process, &mut || session.poll())?;
+        taken.eligible = mappings.iter().map(|mapping| mapping.anon).sum();
+        mappings.into_iter().map(|mapping| mapping.range).collect()
+    };
+    let page = rustix::param::page_size() as u64;
+    let spared = stacks(session, scene, process)?;
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let window = at..(at / WINDOW + 1).saturating_mul(WINDOW).min(range.end);
+            at = window.end;
+            let pages = resident(scene, process, window, &mut || session.poll())?;
+            let mut pages = maps::without(pages, &spared, page);
+            pages.reverse();
+            while !pages.is_empty() {
+                bound(scene, target, budget);
+                let batch = batch(&mut pages, scene.safety.step.min(budget.left));
+                if batch.is_empty() {
+                    budget.over = true;
+                    return Ok(taken);
+                }
+                let timeout = scene.safety.write_timeout;
+                let answer =
+                    worker.advise(Advice::Pageout, &batch, timeout, &mut || session.poll())?;
+                if answer.error != 0 {
+                    return Err(reading_failed(
+                        process,
+                        &format!("process_madvise pid {}", process.pid),
+                        &io::Error::from_raw_os_error(answer.error as i32),
+                    ));
+                }
+                taken.advised += answer.advised;
+                taken.refused += answer.refused;
+                budget.left = budget.left.saturating_sub(answer.advised);
+                session.poll()?;
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// No more than swap can take now.
+fn bound(scene: &Scene, target: &Target, budget: &mut Budget) {
+    match room::room(scene, &target.path) {
+        Ok(room) if room.bytes < budget.left => {
+            budget.left = room.bytes;
+            budget.bound = format!("{} has no more room", room.bound);
+        }
+        Ok(_) => {}
+        Err(why) => {
+            budget.left = 0;
+            budget.bound = why;
+        }
+    }
+}
+
+/// The next ranges, at most `bytes` and [`MAX_RANGES`] of them; `pages` is in reverse order.
+fn batch(pages: &mut Vec<Range>, bytes: u64) -> Vec<Range> {
+    let page = rustix::param::page_size() as u64;
+    let mut left = bytes / page * page;
+    let mut batch = Vec::new();
+    while left > 0
+        && batch.len() < MAX_RANGES
+        && let Some(mut range) = pages.pop()
+    {
+        let length = range.end - range.start;
+        if length > left {
+            pages.push(range.start + left..range.end);
+            range.end = range.start + left;
+        }
+        left -= range.end - range.start;
+        batch.push(range);
+    }
+    batch
+}
+
+fn told(
+    process: &Process,
+    before: &ProcMem,
+    after: &ProcMem,
+    taken: &Taken,
+    cold: bool,
+    idle: Duration,
+) -> String {
+    let mut text = format!("pid {} ({}):", process.pid, printable(&process.comm));
+    let figure = |from: Option<u64>, to: Option<u64>| {
+        let bytes = |figure: Option<u64>| figure.map_or("?".to_owned(), format_bytes);
+        format!("{} -> {}", bytes(from), bytes(to))
+    };
+    text.push_str(&format!(
+        " resident anonymous {}, swapped {}",
+        figure(before.anon, after.anon),
+        figure(before.swap, after.swap)
+    ));
+    if cold {
+        text.push_str(&format!(
+            "; {} were touched within {}",
+            format_bytes(taken.touched),
+            time(idle)
+        ));
+    }
+    if let Some(anon) = before.anon
+        && !cold
+        && anon >= taken.eligible + WORTH_TELLING
+    {
+        text.push_str(&format!(
+            "; {} left alone: stacks, locked, or of files",
+            format_bytes(anon - taken.eligible)
+        ));
+    }
+    let gone = before
+        .anon
+        .zip(after.anon)
+        .map(|(before, after)| before.saturating_sub(after));
+    if taken.advised >= WORTH_TELLING && gone.is_some_and(|gone| gone < taken.advised / 2) {
+        text.push_str(&format!(
+            "; of {} the kernel took about {}",
+            format_bytes(taken.advised),
+            format_bytes(gone.unwrap_or(0))
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_in_bytes_and_ranges_and_lose_nothing() {
+        const P: u64 = 4096;
+        let all: Vec<Range> = (0..2000).map(|at| at * 2 * P..at * 2 * P + P).collect();
+        let mut pages = all.clone();
+        pages.push(1 << 30..(1 << 30) + 100 * P);
+        let want: u64 = pages.iter().map(|range| range.end - range.start).sum();
+        pages.reverse();
+        let mut got = 0;
+        while !pages.is_empty() {
+            let batch = batch(&mut pages, 64 * P + 1);
+            let bytes: u64 = batch.iter().map(|range| range.end - range.start).sum();
+            assert!(bytes <= 64 * P && !batch.is_empty() && batch.len() <= MAX_RANGES);
+            got += bytes;
+        }
+        assert_eq!(got, want);
+        let mut pages = all;
+        pages.reverse();
+        assert_eq!(batch(&mut pages, u64::MAX).len(), MAX_RANGES);
+        assert!(batch(&mut pages, P - 1).is_empty());
+    }
+}

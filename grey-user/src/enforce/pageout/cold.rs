@@ -1,0 +1,275 @@
+//! Which memory of a process was not touched for a while.
+//!
+//! The accessed bits of its anonymous pages are cleared (/proc/PID/clear_refs), and after a while smaps tells how much
+//! of each mapping was touched since. No file of these kernels tells which pages that were. For a mapping that was
+//! touched in part it is found out piece by piece: `MADV_COLD` clears the bits of one piece, and what smaps counts less
+//! afterwards was touched there.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use grey_core::act::Fault;
+use rustix::fs::{Mode, OFlags};
+
+use crate::act::{Scene, Session};
+use crate::cli::Failure;
+
+use super::maps::{Mapping, Range};
+use super::target::Process;
+use super::worker::{Advice, Worker};
+use super::{WINDOW, ended, reading_failed};
+
+/// Untouched bytes of a mapping below which it is not looked at in pieces: each look walks all of the process's pages.
+const WORTH: u64 = 4 << 20;
+/// Pieces are aligned to this and at least as large, so that no page of any size lies in two: such a one would be
+/// skipped.
+const PIECE: u64 = 2 << 20;
+/// Pieces of one mapping.
+const PIECES: u64 = 64;
+/// Time for the pieces of one process.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// Not touched.
+    pub cold: Vec<Range>,
+    /// Anonymous bytes touched since.
+    pub touched: u64,
+    /// Untouched bytes that lie among touched ones.
+    pub mixed: u64,
+}
+
+/// Clears the accessed bits of a process's anonymous pages.
+///
+/// # Errors
+/// The process is gone (exit 1), permission (3).
+pub(super) fn forget(
+    session: &mut Session,
+    scene: &Scene,
+    process: &Process,
+) -> Result<(), Failure> {
+    let path = scene.host.path(format!("/proc/{}/clear_refs", process.pid));
+    let fail = |fault: Fault| match fault {
+        Fault::Gone => ended(process),
+        Fault::Denied => Failure::unsupported(format!(
+            "/proc/{}/clear_refs: permission denied; run it as root",
+            process.pid
+        )),
+        fault => Failure::failed(format!("/proc/{}/clear_refs: {fault}", process.pid)),
+    };
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| fail(crate::act::files::fault(error)))?;
+    // The file belongs to the process that had this number when it was opened.
+    if !process.lives() {
+        return Err(ended(process));
+    }
+    let timeout = scene.safety.write_timeout;
+    // 2: anonymous pages (Documentation/filesystems/proc.rst).
+    let written = session.write(file, b"2", timeout);
+    session.poll()?;
+    match written {
+        Ok(_) => Ok(()),
+        Err(_) if !process.lives() => Err(ended(process)),
+        Err(fault) => Err(fail(fault)),
+    }
+}
+
+/// What was not touched since.
+///
+/// # Errors
+/// The process is gone, or something held it up (exit 1), or what guard and watchdog say.
+pub(super) fn select(
+    session: &mut Session,
+    scene: &Scene,
+    process: &Process,
+    worker: &mut Worker,
+    wanted: u64,
+) -> Result<Selection, Failure> {
+    let mut selection = Selection::default();
+    let mut found = 0_u64;
+    let mut patience = Some(Instant::now() + PATIENCE);
+    for mapping in read(session, scene, process)? {
+        if mapping.referenced == 0 {
+            found += mapping.anon;
+            selection.cold.push(mapping.range);
+            continue;
+        }
+        // Referenced counts shared pages too.
+        let touched = mapping.referenced.min(mapping.anon);
+        let idle = mapping.anon - touched;
+        selection.touched += touched;
+        let mut cold = 0;
+        if idle >= WORTH && found < wanted && patience.is_some_and(|end| Instant::now() < end) {
+            let pieces = pieces(session, scene, process, &mapping)?;
+            match in_pieces(session, scene, process, worker, &mapping, &pieces, patience)? {
+                Some(pieces) => {
+                    cold = pieces.iter().map(|piece| piece.resident).sum();
+                    selection
+                        .cold
+                        .extend(pieces.into_iter().map(|piece| piece.range));
+                }
+                None => patience = None,
+            }
+        }
+        found += cold;
+        selection.mixed += idle.saturating_sub(cold);
+    }
+    Ok(selection)
+}
+
+fn read(session: &mut Session, scene: &Scene, process: &Process) -> Result<Vec<Mapping>, Failure> {
+    super::mappings(scene, process, &mut || session.poll())
+}
+
+/// A part of a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Piece {
+    range: Range,
+    /// Bytes of it that may be taken.
+    resident: u64,
+}
+
+/// A mapping's resident memory in at most [`PIECES`] pieces of about the same size.
+fn pieces(
+    session: &mut Session,
+    scene: &Scene,
+    process: &Process,
+    mapping: &Mapping,
+) -> Result<Vec<Piece>, Failure> {
+    let least = (mapping.anon / PIECES).max(PIECE);
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut at = mapping.range.start;
+    while at < mapping.range.end {
+        let window = at..(at / WINDOW + 1)
+            .saturating_mul(WINDOW)
+            .min(mapping.range.end);
+        at = window.end;
+        let ranges = super::resident(scene, process, window, &mut || session.poll())?;
+        gather(&mut pieces, &ranges, &mapping.range, least);
+    }
+    Ok(pieces)
+}
+
+/// Adds resident ranges to the last piece until it has enough, block by block.
+fn gather(pieces: &mut Vec<Piece>, ranges: &[Range], mapping: &Range, least: u64) {
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let block = at / PIECE * PIECE;
+            let end = range.end.min(block + PIECE);
+            let bytes = end - at;
+            let inside = block.max(mapping.start)..(block + PIECE).min(mapping.end);
+            match pieces.last_mut() {
+                Some(last) if last.range.end >= inside.end || last.resident < least => {
+                    last.range.end = last.range.end.max(inside.end);
+                    last.resident += bytes;
+                }
+                _ => pieces.push(Piece {
+                    range: inside,
+                    resident: bytes,
+                }),
+            }
+            at = end;
+        }
+    }
+}
+
+/// The pieces that nobody touched; `None` where the time is over or the mapping changed under us.
+fn in_pieces(
+    session: &mut Session,
+    scene: &Scene,
+    process: &Process,
+    worker: &mut Worker,
+    mapping: &Mapping,
+    pieces: &[Piece],
+    patience: Option<Instant>,
+) -> Result<Option<Vec<Piece>>, Failure> {
+    let mut cold = Vec::new();
+    let touched = |session: &mut Session| -> Result<Option<u64>, Failure> {
+        Ok(read(session, scene, process)?
+            .into_iter()
+            .find(|now| now.range == mapping.range)
+            .map(|now| now.referenced))
+    };
+    let Some(mut before) = touched(session)? else {
+        return Ok(None);
+    };
+    for piece in pieces {
+        if patience.is_none_or(|end| Instant::now() >= end) {
+            return Ok(None);
+        }
+        let timeout = scene.safety.write_timeout;
+        worker.advise(
+            Advice::Cold,
+            std::slice::from_ref(&piece.range),
+            timeout,
+            &mut || session.poll(),
+        )?;
+        let Some(after) = touched(session)? else {
+            return Ok(None);
+        };
+        if untouched(before, after, piece.resident) {
+            cold.push(piece.clone());
+        }
+        before = after;
+    }
+    Ok(Some(cold))
+}
+
+/// Whether nothing of a piece counted as touched before its bits were cleared. What others touch meanwhile adds to the
+/// count and could hide as much: a piece is only trusted while that is little of it.
+fn untouched(before: u64, after: u64, resident: u64) -> bool {
+    after >= before && after - before <= resident / 32
+}
+
+/// The file that tells which pages are resident.
+pub(super) fn pagemap(scene: &Scene, process: &Process) -> Result<File, Failure> {
+    let path = format!("/proc/{}/pagemap", process.pid);
+    File::open(scene.host.path(&path)).map_err(|error| reading_failed(process, &path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M: u64 = 1 << 20;
+
+    fn gathered(ranges: &[Range], mapping: Range, least: u64) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        gather(&mut pieces, ranges, &mapping, least);
+        pieces
+    }
+
+    #[test]
+    fn pieces_cover_what_is_resident_at_whole_blocks() {
+        let mapping = 3 * M..33 * M;
+        let pieces = gathered(
+            &[3 * M..11 * M, 20 * M..20 * M + 4096],
+            mapping.clone(),
+            4 * M,
+        );
+        let piece = |range, resident| Piece { range, resident };
+        assert_eq!(
+            pieces,
+            [
+                piece(3 * M..8 * M, 5 * M),
+                piece(8 * M..22 * M, 3 * M + 4096)
+            ]
+        );
+        for pair in pieces.windows(2) {
+            assert!(pair[0].range.end <= pair[1].range.start && pair[0].range.end % PIECE == 0);
+        }
+        let small = gathered(&[3 * M..3 * M + 4096], 3 * M..3 * M + 8192, PIECE);
+        assert_eq!(small, [piece(3 * M..3 * M + 8192, 4096)]);
+        assert!(gathered(&[], mapping, PIECE).is_empty());
+    }
+
+    #[test]
+    fn a_piece_is_cold_if_clearing_it_lowers_the_count_by_nothing() {
+        assert!(untouched(100 * M, 100 * M, 2 * M));
+        assert!(!untouched(100 * M, 100 * M - 4096, 2 * M));
+        assert!(untouched(100 * M, 100 * M + 4096, 2 * M));
+        assert!(!untouched(100 * M, 101 * M, 2 * M), "too much noise");
+    }
+}

@@ -1,0 +1,71 @@
+//! Limits: what is over them, what is told of them, and how they go again.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::stage::{M, Stage};
+use crate::harness::{Observer, Outcome};
+
+pub(super) fn reclaims_what_is_over() -> Result<Outcome> {
+    let mut stage = Stage::new(150 * M, 8 * M)?;
+    let path = stage.cgroup.path().to_owned();
+    let settings = stage.settings()?;
+    let over = stage.current()? - 96 * M;
+    let events = stage.done(&["limit", &path, "--high", "96M", "--swap-max", "max"])?;
+    println!("{events:?}");
+    ensure!(
+        stage.cgroup.number("memory.high")? == 96 * M,
+        "{:?}",
+        stage.settings()?
+    );
+    let current = stage.current()?;
+    ensure!(current <= 97 * M, "{current} bytes in use above 96 MiB");
+    let planned = events.action()?["planned_bytes"].as_u64();
+    ensure!(
+        planned.is_some_and(|bytes| bytes.abs_diff(over) <= M),
+        "{planned:?} of {over}"
+    );
+    let notes = events.notes()?;
+    ensure!(
+        notes.contains("memory.swap.max: it was max already"),
+        "{notes}"
+    );
+    // What was over the limit by more than a step was taken in steps first.
+    ensure!(
+        notes.contains("to memory.reclaim") == stage.has_reclaim(),
+        "{notes}"
+    );
+    // memory.max under memory.high in force: allowed, and told.
+    let events = stage.done(&["limit", &path, "--max", "90M", "--force", "--dry-run"])?;
+    let effect = events.action()?["effect"].to_string();
+    ensure!(
+        effect.contains("memory.high (96M) is above memory.max (90M)"),
+        "{effect}"
+    );
+    let ended = stage.enforce(&["limit", &path, "--high", "max"])?;
+    ensure!(ended.code() == Some(0), "{ended:?}");
+    ensure!(stage.settings()? == settings, "{:?}", stage.settings()?);
+    // Under a lease it goes by itself.
+    stage.fill("again", 64 * M)?;
+    let state = stage.state_dir()?;
+    let mut observer = Observer::start(&[
+        "enforce",
+        "limit",
+        &path,
+        "--high",
+        "80%",
+        "--lease",
+        "1s",
+        "--json",
+        "--state-dir",
+        &state,
+    ])?;
+    observer.wait_event("the end of the lease", Duration::from_secs(30), |event| {
+        event["type"] == "rollback"
+    })?;
+    let ended = observer.finish(Duration::from_secs(30))?;
+    ensure!(ended.code() == Some(0), "{ended:?}");
+    ensure!(stage.settings()? == settings, "{:?}", stage.settings()?);
+    Ok(Outcome::Passed)
+}

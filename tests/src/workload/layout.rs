@@ -1,0 +1,61 @@
+//! Steps about what is in pages and where they lie: equal ones, unlike ones, and holes between them.
+
+use rustix::io::{Errno, Result};
+use rustix::mm::Advice;
+
+use super::Line;
+use super::memory::{Mapping, Mappings, PAGE};
+use super::steps::pages;
+
+/// `prctl` that offers all memory of a process to KSM (6.4).
+const PR_SET_MEMORY_MERGE: libc::c_int = 67;
+
+/// Does one step of this file; [`Errno::NOSYS`] if it is none.
+pub(super) fn perform(state: &mut Mappings, step: &str, _out: &mut Line) -> Result<()> {
+    let mut words = step.split_whitespace();
+    let name = words.next().unwrap_or("");
+    let mut word = || words.next().ok_or(Errno::INVAL);
+    match name {
+        // `equal PAGES`: no two of them alike, but each like the page of that number in every other process.
+        "equal" => filled(state, pages(word()?)?, 0),
+        // `unlike PAGES`: no two of them alike, here or in any other process.
+        "unlike" => filled(state, pages(word()?)?, u64::from(std::process::id())),
+        // Offers the last mapping to KSM.
+        "offer" => state.last()?.advise(Advice::LinuxMergeable),
+        // Offers all that this process has and will have.
+        "offer-all" => {
+            // SAFETY: the call sets a flag of this process and takes no pointers.
+            match unsafe { libc::prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) } {
+                0 => Ok(()),
+                _ => Err(Errno::INVAL),
+            }
+        }
+        // Gives every other page of the last mapping back.
+        "punch" => punch(state.last()?),
+        _ => Err(Errno::NOSYS),
+    }
+}
+
+fn filled(state: &mut Mappings, length: usize, seed: u64) -> Result<()> {
+    let mapping = Mapping::new(length)?;
+    let start = mapping.bounds().0.cast::<u64>();
+    for page in 0..length / PAGE {
+        let at = start.wrapping_byte_add(page * PAGE);
+        // SAFETY: the first 16 bytes of a page inside this mapping, which is writable and which only we know of.
+        unsafe {
+            at.write_volatile(page as u64 + 1);
+            at.add(1).write_volatile(seed);
+        }
+    }
+    state.push(mapping)
+}
+
+fn punch(mapping: &Mapping) -> Result<()> {
+    let (start, length) = mapping.bounds();
+    for offset in (0..length).step_by(2 * PAGE) {
+        let page = start.wrapping_byte_add(offset);
+        // SAFETY: one page inside the mapping; nobody relies on what is in it.
+        unsafe { rustix::mm::madvise(page, PAGE, Advice::LinuxDontNeed) }?;
+    }
+    Ok(())
+}
