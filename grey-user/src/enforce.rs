@@ -358,12 +358,15 @@ fn outcome(
     }
 }
 
-/// Bytes less than before: memory.current of a cgroup, resident bytes of a process.
+/// Bytes less than before: memory.current of a cgroup, resident bytes of a process; of the machine, bytes more that are
+/// free.
 fn freed(before: Option<&ActionState>, after: &ActionState) -> Option<u64> {
     let before = before?;
     let (from, to) = match (before.current, after.current) {
         (Some(from), Some(to)) => (from, to),
-        _ => (before.rss?, after.rss?),
+        _ if before.rss.is_some() => (before.rss?, after.rss?),
+        // The other way round: what the machine has more of.
+        _ => (after.free?, before.free?),
     };
     Some(from.saturating_sub(to))
 }
