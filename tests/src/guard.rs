@@ -174,7 +174,11 @@ pub(crate) fn send(pid: u32, signal: Signal) -> Result<()> {
 /// The guard of a controller.
 pub(crate) fn guard_of(controller: u32) -> Result<Option<u32>> {
     for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();

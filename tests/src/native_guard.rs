@@ -23,10 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "native_guard_that_is_killed_is_missed_at_once",
             killed_is_missed_at_once,
         ),
-        Trial::new(
-            "native_guard_that_hangs_is_missed",
-            that_hangs_is_missed,
-        ),
+        Trial::new("native_guard_that_hangs_is_missed", that_hangs_is_missed),
         Trial::new(
             "native_guard_ends_with_its_controller",
             ends_with_its_controller,
@@ -66,7 +63,11 @@ fn after_sigkill() -> Result<Outcome> {
         controlled.signal(Signal::KILL)?;
         latencies.add(put_back(&controlled, start)?);
         let guard = controlled.guard;
-        wait_until("the guard's end", LIMIT, || Ok((!runs(guard)).then_some(())))?;
+        wait_until(
+            "the guard's end",
+            LIMIT,
+            || Ok((!runs(guard)).then_some(())),
+        )?;
         let expected: Vec<_> = (0..8).rev().map(|step| (step, Close::Restored)).collect();
         let closed = closed(&controlled)?;
         ensure!(closed == expected, "the journal has {closed:?}");
@@ -96,7 +97,13 @@ fn after_sigstop() -> Result<Outcome> {
 
 fn survives_what_ends_its_controller() -> Result<Outcome> {
     let controlled = Controlled::start("signals", 1)?;
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::TSTP] {
+    for signal in [
+        Signal::INT,
+        Signal::TERM,
+        Signal::HUP,
+        Signal::QUIT,
+        Signal::TSTP,
+    ] {
         send(controlled.guard, signal)?;
     }
     let guard = controlled.guard;
@@ -113,9 +120,10 @@ fn survives_what_ends_its_controller() -> Result<Outcome> {
         files.push(fs::read_link(entry?.path())?.display().to_string());
     }
     let strange = files.iter().find(|file| {
-        file.contains("pipe:") || (file.starts_with('/') && *file != "/dev/null" && {
-            !file.starts_with(controlled.folder.path())
-        })
+        file.contains("pipe:")
+            || (file.starts_with('/') && *file != "/dev/null" && {
+                !file.starts_with(controlled.folder.path())
+            })
     });
     ensure!(strange.is_none(), "it holds {strange:?} of {files:?}");
     controlled.signal(Signal::KILL)?;
@@ -148,7 +156,11 @@ fn that_hangs_is_missed() -> Result<Outcome> {
     );
     // Were it to come to later, it might undo what is somebody else's by then.
     let guard = controlled.guard;
-    wait_until("the guard's end", LIMIT, || Ok((!runs(guard)).then_some(())))?;
+    wait_until(
+        "the guard's end",
+        LIMIT,
+        || Ok((!runs(guard)).then_some(())),
+    )?;
     Ok(Outcome::Passed)
 }
 
@@ -160,7 +172,10 @@ fn ends_with_its_controller() -> Result<Outcome> {
     let guard = controlled.guard;
     ensure!(!runs(guard), "the guard outlived the controller's good-bye");
     ensure!(controlled.all(NEW)?, "what was released was put back");
-    ensure!(closed(&controlled)?.is_empty(), "the journal was written to");
+    ensure!(
+        closed(&controlled)?.is_empty(),
+        "the journal was written to"
+    );
     Ok(Outcome::Passed)
 }
 
