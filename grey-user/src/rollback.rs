@@ -223,10 +223,7 @@ fn scene(args: &RollbackArgs) -> Result<Scene, Failure> {
         Ok(safety) => safety,
         Err(failure) if args.config.is_some() => return Err(failure),
         Err(failure) => {
-            cli::tell(&format!(
-                "{}; going on without it",
-                failure.message
-            ));
+            cli::tell(&format!("{}; going on without it", failure.message));
             Safety::default()
         }
     };
@@ -235,7 +232,10 @@ fn scene(args: &RollbackArgs) -> Result<Scene, Failure> {
     Ok(Scene {
         host,
         cgroups,
-        state_dir: args.state_dir.clone().unwrap_or_else(|| safety.state_dir.clone()),
+        state_dir: args
+            .state_dir
+            .clone()
+            .unwrap_or_else(|| safety.state_dir.clone()),
         safety,
         protection: Protection::default(),
     })

@@ -240,7 +240,10 @@ pub(super) fn table(rows: &[Row]) -> String {
         }
     }
     if hidden > 0 {
-        let _ = writeln!(text, "and {hidden} older ones that are over; --json has all");
+        let _ = writeln!(
+            text,
+            "and {hidden} older ones that are over; --json has all"
+        );
     }
     text
 }

