@@ -37,6 +37,7 @@ fn control(dir: &Path, files: u32) -> Result<()> {
     let config = Config {
         journal: &dir.join("journal"),
         hang: HANG,
+        lock: None,
     };
     let mut guard = Guard::start_as(&config, &grey_ebpf())?;
     let value = |text| Value::new(text).context("a value");

@@ -72,6 +72,8 @@ pub struct Config<'a> {
     pub journal: &'a Path,
     /// See [`super::safety::Safety::hang`].
     pub hang: Duration,
+    /// The right to act, which it holds on to until it has undone everything.
+    pub lock: Option<BorrowedFd<'a>>,
 }
 
 /// The controller's end.
@@ -128,7 +130,7 @@ impl Guard {
         let cgroups = CgroupFs::discover(&Host::live());
         let root = cgroups.dir().ok();
         let home = root.and_then(home::make);
-        let (socket, process) = spawn(program, home.as_ref())?;
+        let (socket, process) = spawn(program, home.as_ref(), config.lock)?;
         let mut guard = Guard::over(socket, Some(process));
         let hello = Ask::Hello {
             hang_ms: u64::try_from(config.hang.as_millis()).unwrap_or(u64::MAX / 2),
@@ -356,8 +358,17 @@ fn packets() -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 /// Starts it in a session and a cgroup of its own.
-fn spawn(program: &Path, home: Option<&OwnedFd>) -> Result<(OwnedFd, Child), Fault> {
+fn spawn(
+    program: &Path,
+    home: Option<&OwnedFd>,
+    lock: Option<BorrowedFd<'_>>,
+) -> Result<(OwnedFd, Child), Fault> {
     let fail = |error: std::io::Error| Fault::Other(format!("{}: {error}", program.display()));
+    // It says nothing on its stdout: what is held there is held as long as it lives.
+    let stdout = match lock {
+        Some(lock) => Stdio::from(lock.try_clone_to_owned().map_err(fail)?),
+        None => Stdio::null(),
+    };
     let (ours, its) = packets().map_err(|error| fail(error.into()))?;
     let home = home.map(|procs| procs.as_raw_fd());
     let mut command = Command::new(program);
@@ -367,7 +378,7 @@ fn spawn(program: &Path, home: Option<&OwnedFd>) -> Result<(OwnedFd, Child), Fau
         .arg(std::process::id().to_string())
         .env_clear()
         .stdin(Stdio::from(its))
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(Stdio::null());
     let detach = move || {
         rustix::process::setsid()?;

@@ -179,9 +179,11 @@ impl Session {
             undone
         });
         catch_signals();
+        let journal = &session.engine.world.journal;
         let config = guard::Config {
-            journal: &session.scene.state_dir.join("journal"),
+            journal: journal.path(),
             hang: session.scene.safety.hang,
+            lock: journal.lock_fd(),
         };
         let guard = Guard::start(&config).map_err(|fault| {
             refused(format!(
