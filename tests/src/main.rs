@@ -3,24 +3,29 @@
 
 mod alert;
 mod attribution;
+mod crash;
 mod degraded;
+mod enforcing;
 mod exit;
 mod growth;
 mod guard;
 mod harness;
 mod init;
 mod invocation;
+mod journal;
 mod loss;
 mod native_alert;
 mod native_attribution;
 mod native_cli;
 mod native_degraded;
 mod native_diagnose;
+mod native_enforce;
 mod native_exit;
 mod native_growth;
 mod native_guard;
 mod native_loss;
 mod native_replay;
+mod native_rollback;
 mod native_schema;
 mod native_smoke;
 mod native_snapshot;
@@ -32,8 +37,10 @@ mod vm_alert;
 mod vm_attribution;
 mod vm_cli;
 mod vm_compact;
+mod vm_crash;
 mod vm_degraded;
 mod vm_diagnose;
+mod vm_enforce;
 mod vm_exit;
 mod vm_growth;
 mod vm_guard;
@@ -41,10 +48,12 @@ mod vm_ksm;
 mod vm_lifecycle;
 mod vm_loss;
 mod vm_oom;
+mod vm_protect;
 mod vm_reclaim;
 mod vm_smoke;
 mod vm_snapshot;
 mod vm_verdict;
+mod vm_watchdog;
 mod workload;
 
 use std::process::ExitCode;
@@ -62,11 +71,13 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_degraded::trials());
     trials.extend(native_loss::trials());
     trials.extend(native_replay::trials());
+    trials.extend(native_rollback::trials());
     trials.extend(native_exit::trials());
     trials.extend(native_attribution::trials());
     trials.extend(native_alert::trials());
     trials.extend(native_diagnose::trials());
     trials.extend(native_snapshot::trials());
+    trials.extend(native_enforce::trials());
     trials
 }
 
@@ -88,8 +99,12 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_diagnose::trials());
     trials.extend(vm_snapshot::trials());
     trials.extend(vm_verdict::trials());
+    trials.extend(vm_watchdog::trials());
+    trials.extend(vm_protect::trials());
     trials.extend(vm_ksm::trials());
     trials.extend(vm_compact::trials());
+    trials.extend(vm_crash::trials());
+    trials.extend(vm_enforce::trials());
     trials
 }
 

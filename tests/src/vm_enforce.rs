@@ -1,7 +1,7 @@
 //! `enforce reclaim`, `limit` and `drop-caches` on cgroups with real page cache and anonymous memory, with swap and
 //! without: what they free, why not more, what they refuse, and that they leave nothing behind.
 
-mod cache;
+pub(crate) mod cache;
 mod caches;
 mod limit;
 mod reclaim;

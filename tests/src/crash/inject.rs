@@ -1,0 +1,1 @@
+//! System calls of a controller that fail, one at a time.

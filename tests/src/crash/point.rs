@@ -1,0 +1,209 @@
+//! One point: the action is begun, led to its nth stop, something happens to it, and everything must come right.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::orphans::Orphans;
+use super::scene::Scene;
+use super::tracee::{Stop, Tracee};
+
+/// What happens at a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blow {
+    /// SIGKILL of the controller.
+    Kill,
+    /// SIGSTOP of the controller, and SIGCONT after its guard must have taken over.
+    Stop,
+    /// SIGKILL of the guard and then of the controller.
+    Both,
+    /// SIGKILL of the guard; the controller goes on.
+    Guard,
+}
+
+impl Blow {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Blow::Kill => "SIGKILL of the controller",
+            Blow::Stop => "SIGSTOP of the controller",
+            Blow::Both => "SIGKILL of guard and controller, then rollback",
+            Blow::Guard => "SIGKILL of the guard",
+        }
+    }
+}
+
+/// What was seen at a point.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// The last stop that it reached, counted from 0; less than asked for where it ended before.
+    pub(crate) reached: Option<usize>,
+    /// Something had been changed at that moment.
+    pub(crate) in_force: bool,
+    /// From the blow until everything was as before.
+    pub(crate) back: Option<Duration>,
+    /// It was complete and is kept; taken back by `rollback` afterwards.
+    pub(crate) kept: bool,
+}
+
+/// What the guard may take after it has noticed: the promise to users.
+const PROMISE: Duration = Duration::from_secs(2);
+/// Without configuration a controller is taken for hung after this long.
+const HANG: Duration = Duration::from_millis(1500);
+/// A controller stays stopped for so much longer.
+const LONGER: Duration = Duration::from_millis(500);
+/// Until helpers and guard have ended.
+const ENDS: Duration = Duration::from_secs(8);
+
+/// A controller at its nth stop, counted from the first call that names the journal's folder. `None` where it ended
+/// before; then it ended well.
+pub(crate) fn reach(scene: &Scene, nth: usize) -> Result<(Option<Tracee>, Option<usize>)> {
+    let args = scene.fresh()?;
+    let dir = scene.state_dir()?;
+    let mut tracee = Tracee::start(&args)?;
+    let mut at = None;
+    while at != Some(nth) {
+        let Some(stop) = tracee.step()? else {
+            let ended = tracee.end()?;
+            ensure!(ended.status.code() == Some(0), "left alone it ends with {ended:?}");
+            return Ok((None, at));
+        };
+        at = match (at, stop) {
+            (Some(at), _) => Some(at + 1),
+            (None, Stop::Entry(_)) if tracee.names(&dir)? => Some(0),
+            _ => None,
+        };
+    }
+    Ok((Some(tracee), at))
+}
+
+/// Begins the action anew and strikes at its nth stop.
+pub(crate) fn strike(scene: &Scene, blow: Blow, nth: usize) -> Result<Seen> {
+    let (tracee, reached) = reach(scene, nth)?;
+    let mut seen = Seen {
+        reached,
+        ..Seen::default()
+    };
+    let Some(mut tracee) = tracee else {
+        settled(scene, &mut seen)?;
+        return Ok(seen);
+    };
+    seen.in_force = !scene.is_back()?;
+    match blow {
+        Blow::Kill => kill(scene, &mut tracee, &mut seen)?,
+        Blow::Stop => stop(scene, &mut tracee, &mut seen)?,
+        Blow::Both => both(scene, &mut tracee, &mut seen)?,
+        Blow::Guard => guard(scene, &mut tracee, &mut seen)?,
+    }
+    Ok(seen)
+}
+
+/// Everything is prior; or all of a kept action is in force, the journal says so, and `rollback` takes it back.
+fn settled(scene: &Scene, seen: &mut Seen) -> Result<()> {
+    if scene.is_complete()? {
+        seen.kept = true;
+        return scene.rollback();
+    }
+    scene.ledger()?;
+    scene.is_prior("at the end")
+}
+
+/// Awaits the end of those who could still write; when things were last seen not as before, since `blow`.
+fn watch(scene: &Scene, orphans: &Orphans, blow: Instant) -> Result<Option<Duration>> {
+    let mut bad = None;
+    loop {
+        let last = orphans.ended()?;
+        if !scene.is_back()? {
+            bad = Some(blow.elapsed());
+        }
+        if last {
+            return Ok(bad);
+        }
+        ensure!(
+            blow.elapsed() < ENDS,
+            "guard or helper are there after {ENDS:?}: {:?}; {}",
+            scene.now()?,
+            scene.journal()?
+        );
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+fn kill(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
+    let orphans = Orphans::of(tracee.pid())?;
+    let blow = Instant::now();
+    tracee.kill()?;
+    let back = watch(scene, &orphans, blow)?;
+    settled(scene, seen)?;
+    if !seen.kept {
+        seen.back = back.or(seen.in_force.then_some(Duration::ZERO));
+        ensure!(back.unwrap_or_default() <= PROMISE, "only after {back:?}");
+    }
+    Ok(())
+}
+
+fn stop(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
+    let orphans = Orphans::of(tracee.pid())?;
+    let blow = Instant::now();
+    tracee.release(libc::SIGSTOP)?;
+    let mut bad = None;
+    while blow.elapsed() < HANG + LONGER
+        || bad.is_some_and(|bad| blow.elapsed() < bad + LONGER) && blow.elapsed() < HANG + PROMISE
+    {
+        if !scene.is_back()? {
+            bad = Some(blow.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // A kept action that was complete before stays.
+    let complete = scene.is_complete()?;
+    if !complete {
+        scene.is_prior("while it is stopped")?;
+        seen.back = bad.filter(|_| seen.in_force);
+    }
+    tracee.go_on()?;
+    let ended = tracee.end()?;
+    let code = ended.status.code();
+    ensure!(
+        matches!(code, Some(0 | 4)) && ended.stderr.lines().count() <= 1,
+        "after SIGCONT: {ended:?}; {}",
+        scene.journal()?
+    );
+    watch(scene, &orphans, Instant::now())?;
+    settled(scene, seen).with_context(|| format!("after SIGCONT: {ended:?}"))?;
+    ensure!(
+        !seen.kept || code == Some(0),
+        "it is in force although {ended:?}"
+    );
+    Ok(())
+}
+
+fn both(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
+    let orphans = Orphans::of(tracee.pid())?;
+    orphans.kill_guard()?;
+    tracee.kill()?;
+    let blow = Instant::now();
+    scene.rollback()?;
+    seen.back = seen.in_force.then(|| blow.elapsed());
+    ensure!(orphans.ended()?, "a helper outlives its controller");
+    scene.ledger()?;
+    Ok(())
+}
+
+fn guard(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
+    let orphans = Orphans::of(tracee.pid())?;
+    let blow = Instant::now();
+    orphans.kill_guard()?;
+    tracee.release(0)?;
+    let ended = tracee.end()?;
+    let code = ended.status.code();
+    ensure!(
+        matches!(code, Some(0 | 4)) && ended.stderr.lines().count() <= 1,
+        "without its guard: {ended:?}; {}",
+        scene.journal()?
+    );
+    
+    let back = watch(scene, &orphans, blow)?;
+    settled(scene, seen).with_context(|| format!("without its guard: {ended:?}"))?;
+    seen.back = back.filter(|_| seen.in_force && !seen.kept);
+    Ok(())
+}
