@@ -101,7 +101,7 @@ fn no_guard_cgroup() -> Result<()> {
 
 fn after_sigkill() -> Result<Outcome> {
     let mut latencies = Latencies::default();
-    for round in 0..5 {
+    for round in 0..4 {
         let held = hold(&format!("kill{round}"), "60s")?;
         let start = Instant::now();
         held.command.signal(Signal::KILL)?;
@@ -128,7 +128,7 @@ fn after_sigkill() -> Result<Outcome> {
 
 fn after_sigstop() -> Result<Outcome> {
     let mut latencies = Latencies::default();
-    for round in 0..3 {
+    for round in 0..2 {
         let held = hold(&format!("stop{round}"), "60s")?;
         let start = Instant::now();
         held.command.signal(Signal::STOP)?;

@@ -125,7 +125,12 @@ pub(super) fn await_flags(file: &OwnedFd, flags: PollFlags, time: Duration) -> b
     }
 }
 
-/// For poll(2), rounded up.
+/// Sleeps, with a system call and nothing else.
+pub(super) fn pause(time: Duration) {
+    let _ = poll(&mut [], Some(&timespec(time)));
+}
+
+/// For poll(2), to the nanosecond.
 pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),

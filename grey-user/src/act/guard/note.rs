@@ -1,15 +1,20 @@
 //! The guard's lines in the journal: `Closed` records, made without allocation, one append each.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use grey_core::act::{Close, record};
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::wire::Name;
 
 /// `{"r":"closed","id":18446744073709551615,"step":4294967295,"how":"other_boot"}` and what is around it.
 const LINE: usize = 128;
+
+/// How often it is tried to have it for ourselves, and how far apart: 300 ms in all.
+const TRIES: u32 = 30;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where the journal is. It is opened anew each time: another file may have taken its place.
 #[derive(Debug)]
@@ -99,9 +104,7 @@ impl Journal {
         &self,
         closed: impl Iterator<Item = (u64, u32, Close)>,
     ) -> Result<(), Errno> {
-        // A file that is gone is not made anew: nothing would be known of what it closes.
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(&self.dir, self.name.bytes(), flags, Mode::empty())?;
+        let file = self.open_in_turn()?;
         let end = rustix::fs::seek(&file, SeekFrom::End(0))?;
         let mut last = [b'\n'];
         if let Some(at) = end.checked_sub(1) {
@@ -115,9 +118,31 @@ impl Journal {
         rustix::fs::fdatasync(&file)
     }
 
+    /// Opened and locked, and still the journal then: a compaction puts another file in its place. One that is held by
+    /// somebody who was stopped is written to all the same: each record is one append.
+    fn open_in_turn(&self) -> Result<OwnedFd, Errno> {
+        // A file that is gone is not made anew: nothing would be known of what it closes.
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut tries = 0;
+        loop {
+            let file = rustix::fs::openat(&self.dir, self.name.bytes(), flags, Mode::empty())?;
+            let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            let still = rustix::fs::fstat(&file)?.st_ino == self.stat()?.st_ino;
+            if (locked && still) || tries == TRIES {
+                return Ok(file);
+            }
+            tries += 1;
+            crate::act::fork::pause(PAUSE);
+        }
+    }
+
+    fn stat(&self) -> Result<Stat, Errno> {
+        rustix::fs::statat(&self.dir, self.name.bytes(), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
     /// Whether it is there.
     pub(super) fn exists(&self) -> bool {
-        rustix::fs::statat(&self.dir, self.name.bytes(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        self.stat().is_ok()
     }
 }
 

@@ -288,7 +288,7 @@ impl Serve {
                 RECHECK
             };
             if closed {
-                let _ = poll(&mut [], Some(&timespec(Duration::from_millis(wait))));
+                crate::act::fork::pause(Duration::from_millis(wait));
             } else {
                 self.sleep_socket(wait);
                 line = self.hear(&mut seen);
