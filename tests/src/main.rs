@@ -50,6 +50,7 @@ mod vm_loss;
 mod vm_oom;
 mod vm_protect;
 mod vm_reclaim;
+mod vm_rollback;
 mod vm_smoke;
 mod vm_snapshot;
 mod vm_verdict;
@@ -103,6 +104,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_protect::trials());
     trials.extend(vm_ksm::trials());
     trials.extend(vm_compact::trials());
+    trials.extend(vm_rollback::trials());
     trials.extend(vm_crash::trials());
     trials.extend(vm_enforce::trials());
     trials
