@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount_change, mount_remount, unmount,
+};
 use rustix::process::{Gid, Signal, Uid};
 use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -28,6 +30,8 @@ pub(crate) struct Invocation {
     nobody: bool,
     /// A mount to take away, in a mount namespace of its own.
     without: Option<PathBuf>,
+    /// A mount to make read-only, in a mount namespace of its own.
+    read_only: Option<PathBuf>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
 }
@@ -63,6 +67,12 @@ impl Invocation {
         self
     }
 
+    /// With the file system at `mount` read-only, as it is in most containers.
+    pub(crate) fn read_only(mut self, mount: &Path) -> Self {
+        self.read_only = Some(mount.to_owned());
+        self
+    }
+
     pub(crate) fn env(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.to_owned()));
         self
@@ -89,16 +99,21 @@ impl Invocation {
             .stdin(Stdio::null())
             .stdout(self.stdout.map_or(out.try_clone()?.into(), Stdio::from))
             .stderr(self.stderr.map_or(err.try_clone()?.into(), Stdio::from));
-        let (nobody, without) = (self.nobody, self.without);
+        let (nobody, without, read_only) = (self.nobody, self.without, self.read_only);
         let before = move || {
-            if let Some(mount) = &without {
+            if without.is_some() || read_only.is_some() {
                 // SAFETY: no file descriptor table is shared with another thread: this is a freshly forked process.
                 unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
                 mount_change(
                     "/",
                     MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
                 )?;
+            }
+            if let Some(mount) = &without {
                 unmount(mount, UnmountFlags::DETACH)?;
+            }
+            if let Some(mount) = &read_only {
+                mount_remount(mount, MountFlags::BIND | MountFlags::RDONLY, "")?;
             }
             if nobody {
                 let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));

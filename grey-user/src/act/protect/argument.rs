@@ -136,7 +136,13 @@ fn nearest<'a>(argument: &str, mount: &str, paths: &'a [String]) -> Vec<&'a str>
     let mut near: Vec<(f64, &str)> = paths
         .iter()
         .filter(|path| *path != "/")
-        .map(|path| (strsim::jaro_winkler(wanted, last(path)), path.as_str()))
+        .map(|path| {
+            let name = last(path);
+            // `nginz` is like `nginx`, and so it is like nginx.service.
+            let bare = name.rsplit_once('.').map_or(name, |(bare, _)| bare);
+            let alike = |name| strsim::jaro_winkler(wanted, name);
+            (alike(name).max(alike(bare)), path.as_str())
+        })
         .filter(|(alike, _)| *alike >= ALIKE)
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
