@@ -32,6 +32,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             reclaim::goes_as_far_as_the_swap_limit,
         ),
         Trial::new(
+            "vm_enforce_reclaim_of_the_whole_machine_is_by_name",
+            reclaim::root_by_name,
+        ),
+        Trial::new(
             "vm_enforce_reclaim_of_a_frozen_writer_does_not_hang",
             reclaim::frozen_writer_does_not_hang,
         ),

@@ -516,6 +516,11 @@ impl Session {
         })
     }
 
+    /// Has the watchdog look at `target` from now on, as after the end of an action within another one.
+    pub fn watch(&mut self, target: Option<&Target>) {
+        self.engine.world.watchdog = Some(Watchdog::new(&self.scene, target));
+    }
+
     /// Takes an action's changes back.
     pub fn undo(&mut self, id: u64, force: bool) -> Undone {
         self.engine.world.watchdog = None;

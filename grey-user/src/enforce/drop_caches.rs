@@ -65,7 +65,7 @@ impl Actuator for DropCaches {
     fn plan(&mut self, scene: &Scene, common: &Common) -> Result<Plan, Failure> {
         if common.lease.is_some() {
             return Err(Failure::usage(
-                "drop-caches cannot be taken back, so that --lease means nothing here; leave it out",
+                "drop-caches: has no --lease, as it cannot be taken back; leave it out",
             ));
         }
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;

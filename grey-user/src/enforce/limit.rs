@@ -3,6 +3,7 @@
 mod check;
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use grey_core::act::{Fault, Knob, KnobFile, Set, Value};
 use grey_core::event::{ActionPlan, PlannedWrite};
@@ -25,6 +26,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
 
 A percentage is one of memory.current. A limit is at least 64M. memory.max under what is in use would call the OOM
 killer: --force is needed. What is over the new limit is reclaimed first, 32M at a time, then the limit is set.";
+
+/// How long the write of a limit may take: it reclaims what is over it.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Arguments of `limit`.
 #[derive(Clone, Debug, clap::Args)]
@@ -187,7 +191,10 @@ impl Actuator for Limit<'_> {
                 let used = measure::held(&act.session.scene, target);
                 check::under_use(used, max, self.force)?;
             }
-            if act.session.set(act.id, knob, value)? == Set::Unchanged {
+            let set = act.session.set_within(act.id, knob, value, LIMIT);
+            // A trip or a request to end breaks the write off: that is the better reason.
+            act.session.poll()?;
+            if set? == Set::Unchanged {
                 act.notes
                     .push(format!("{}: it was {value} already", knob.file.name()));
             }

@@ -6,6 +6,7 @@ mod squeeze;
 mod steps;
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use grey_core::act::{Knob, KnobFile};
 use grey_core::event::ActionPlan;
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 use crate::act::scene::Touch;
 use crate::act::session::refused;
 use crate::act::{Scene, Target, files};
-use crate::cli::Failure;
+use crate::cli::{self, Failure};
 use crate::host::MemInfo;
 
 use super::{Act, Actuator, Common, Plan};
@@ -28,6 +29,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   grey-ebpf enforce reclaim web.service 200M                what is used least, page cache and (with swap) anonymous
   grey-ebpf enforce reclaim web.service 25% --file-only     page cache alone, a quarter of all it holds
   grey-ebpf enforce reclaim web.service 1G --dry-run        how much could be taken, and how it would be
+  grey-ebpf enforce reclaim web.service 10% --observe 30s   how much of it comes back within half a minute
 
 At most 64G a request, 32M a write. It ends early when two writes in a row free next to nothing, and when the watchdog
 sees harm. Reclaim cannot be taken back: what is needed again is read again. `/` is the whole machine.";
@@ -46,6 +48,9 @@ pub struct ReclaimArgs {
     /// From 0 (page cache alone) to 200, or `max` (anonymous memory alone); without it vm.swappiness decides
     #[arg(long, value_name = "N", value_parser = swappiness)]
     pub swappiness: Option<Take>,
+    /// Look on for this time how much of it comes back, and whether it does harm
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub observe: Option<Duration>,
 }
 
 /// Which memory is taken.
@@ -70,6 +75,14 @@ fn size(text: &str) -> Result<Size, String> {
         }
         size => Ok(size),
     }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let span = cli::duration(text)?;
+    if span.is_zero() || span > Duration::from_secs(24 * 3600) {
+        return Err("a time above 0 and of at most 24h".to_owned());
+    }
+    Ok(span)
 }
 
 fn swappiness(text: &str) -> Result<Take, String> {
@@ -214,7 +227,7 @@ impl Actuator for Reclaim<'_> {
     fn plan(&mut self, scene: &Scene, common: &Common) -> Result<Plan, Failure> {
         if common.lease.is_some() {
             return Err(Failure::usage(
-                "reclaim cannot be taken back, so that --lease means nothing here; leave it out",
+                "reclaim: has no --lease, as it cannot be taken back; --observe looks on for a time",
             ));
         }
         let cgroup = match &self.wanted {
@@ -287,5 +300,12 @@ impl Actuator for Reclaim<'_> {
             act.notes.extend(left.why_not_more());
         }
         Ok(())
+    }
+
+    fn observe(&self) -> Option<Duration> {
+        match &self.wanted {
+            Wanted::Args(args) => args.observe,
+            Wanted::Cache(_) => None,
+        }
     }
 }

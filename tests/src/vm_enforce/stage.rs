@@ -87,9 +87,9 @@ impl Stage {
     /// `enforce ARGS` upon this stage's journal.
     pub(crate) fn enforce(&self, args: &[&str]) -> Result<Finished> {
         let state = self.state_dir()?;
-        let mut all = vec!["enforce"];
+        // First, since an argument may be `--`.
+        let mut all = vec!["enforce", "--state-dir", &state];
         all.extend(args);
-        all.extend(["--state-dir", &state]);
         run(&all, LONG)
     }
 

@@ -31,7 +31,11 @@ impl Loan {
 
     /// Changes a knob.
     pub(super) fn set(&self, act: &mut Act<'_>, knob: &Knob, value: &Value) -> Result<(), Failure> {
-        act.session.set(self.id, knob, value)?;
+        let timeout = act.session.scene.safety.write_timeout;
+        let set = act.session.set_within(self.id, knob, value, timeout);
+        // A trip or a request to end breaks the write off: that is the better reason.
+        act.session.poll()?;
+        set?;
         self.renew(act)
     }
 
@@ -48,6 +52,7 @@ impl Loan {
     ) -> Result<T, Failure> {
         let Some(loan) = loan else { return done };
         let undone = act.session.undo(loan.id, false);
+        act.session.watch(act.target);
         if !undone.skipped.is_empty() || !undone.failed.is_empty() {
             act.tell
                 .undone(Some(act.id), "lease: the reclaim is over", &undone)?;
