@@ -137,3 +137,6 @@ pub(super) fn timespec(time: Duration) -> Timespec {
         tv_nsec: i64::from(time.subsec_nanos()),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

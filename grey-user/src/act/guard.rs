@@ -8,6 +8,7 @@ mod held;
 mod home;
 mod note;
 mod process;
+mod put_back;
 mod serve;
 #[cfg(test)]
 mod tests;

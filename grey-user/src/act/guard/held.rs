@@ -1,12 +1,12 @@
-//! The changes the guard holds, and their undoing: newest first, each write in a child that can be ended.
+//! The changes the guard holds, and their undoing: newest first, in a child that can be ended.
 
-use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
-use grey_core::act::{Close, KnobFile, Slot, Table, Verdict, undo};
-use rustix::io::Errno;
+use grey_core::act::{Close, KnobFile, Slot, Table};
 
 use super::note::Journal;
+use super::put_back::{self, Child, Report, Seen};
 use super::wire::Arm;
 use crate::act::fork::{self, Forked};
 
@@ -16,10 +16,9 @@ pub(super) const SLOTS: usize = 256;
 const WRITE: Duration = Duration::from_secs(1);
 /// The same once a write took that long: what comes after it must not wait too.
 const HURRIED: Duration = Duration::from_millis(200);
-/// How long a child that was ended may take to be gone.
-const ENDING: Duration = Duration::from_millis(100);
-/// Tries of a write that is interrupted.
-const TRIES: u32 = 5;
+
+/// Children that may hang at a time.
+const HUNG: usize = 4;
 
 /// The file of a change.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +31,9 @@ struct File {
     noted: bool,
     /// The controller has closed it, but its helper may still write.
     lingering: bool,
+    /// The round that looked at it last, and whether there was nothing left to do.
     round: u32,
+    complete: bool,
 }
 
 const FREE: File = File {
@@ -42,6 +43,7 @@ const FREE: File = File {
     noted: false,
     lingering: false,
     round: 0,
+    complete: false,
 };
 
 /// Which changes a round is about.
@@ -58,6 +60,8 @@ pub(super) struct Held {
     table: Table<u16, SLOTS>,
     files: [File; SLOTS],
     round: u32,
+    /// Children that could not be ended, and the file each hangs at.
+    hung: [Option<(u16, Forked)>; HUNG],
 }
 
 impl Drop for Held {
@@ -76,11 +80,6 @@ impl File {
         }
         *self = FREE;
     }
-
-    fn borrow(&self) -> BorrowedFd<'_> {
-        // SAFETY: an entry in use owns its descriptor until `close`, which needs it exclusively.
-        unsafe { BorrowedFd::borrow_raw(self.fd) }
-    }
 }
 
 impl Held {
@@ -89,6 +88,7 @@ impl Held {
             table: Table::new(),
             files: [FREE; SLOTS],
             round: 0,
+            hung: [const { None }; HUNG],
         }
     }
 
@@ -116,7 +116,7 @@ impl Held {
             return false;
         }
         self.files[at] = File {
-            fd: std::os::fd::IntoRawFd::into_raw_fd(file),
+            fd: file.into_raw_fd(),
             file: arm.file,
             ..FREE
         };
@@ -189,26 +189,119 @@ impl Held {
 
     /// Undoes what is to be undone, and looks again at what was: a late write may have put `new` back. False where a
     /// file could not be put back.
+    ///
+    /// Writes are made in one child for all, as long as none of them hangs.
     pub(super) fn undo(&mut self, which: Which) -> bool {
         self.round = self.round.wrapping_add(1);
-        let (mut complete, mut hurried) = (true, false);
-        loop {
-            let next = self.table.iter().rev().find(|slot| {
-                self.files[usize::from(slot.file)].round != self.round && self.wanted(slot, which)
-            });
-            let Some(slot) = next.copied() else {
-                return complete;
-            };
-            let time = if hurried { HURRIED } else { WRITE };
-            let (how, late) = put_back(&self.files[usize::from(slot.file)], &slot, time);
-            hurried |= late;
-            let file = &mut self.files[usize::from(slot.file)];
-            file.round = self.round;
-            complete &= how.is_some();
-            // What was restored once stays so for the journal, whatever is found later.
-            if file.done != Some(Close::Restored) {
-                file.done = how.or(file.done);
+        self.forget_ended();
+        let mut time = WRITE;
+        while let Some(slot) = self.next(which) {
+            let (fd, file) = self.file(&slot);
+            let seen = put_back::judge(fd, file, &slot);
+            if seen != Seen::Ours || self.hangs(slot.file) {
+                self.looked_at(&slot, seen);
+                continue;
             }
+            match self.undo_in_child(which, time) {
+                Some(true) => {}
+                // It took too long once; what comes after must not wait as long again.
+                Some(false) => time = HURRIED,
+                // No room for a process, or somebody kills them: better a write that may block than none.
+                None => {
+                    let seen = put_back::put_back(fd, file, &slot);
+                    self.looked_at(&slot, seen);
+                }
+            }
+        }
+        let mut slots = self.table.iter();
+        slots.all(|slot| !self.wanted(slot, which) || self.files[usize::from(slot.file)].complete)
+    }
+
+    /// Has a child undo what is left of a round. `None` if it did nothing, `Some(false)` if it had to be ended in a write.
+    fn undo_in_child(&mut self, which: Which, time: Duration) -> Option<bool> {
+        let child = Child::start(self.work(which).map(|(_, fd, _)| fd), self.work(which)).ok()?;
+        let mut worked = false;
+        let late = loop {
+            let (at, seen) = match child.report(time) {
+                Report::Seen(at, seen) => (at, seen),
+                Report::Over => break false,
+                Report::Late => break true,
+            };
+            let slot = self.table.iter().find(|slot| slot.file == at).copied();
+            if let Some(slot) = slot {
+                self.looked_at(&slot, seen);
+                worked = true;
+            }
+        };
+        let hung = child.end();
+        if !late {
+            return worked.then_some(true);
+        }
+        let slot = self.work(which).next().map(|(slot, ..)| *slot);
+        if let Some(slot) = slot {
+            let (fd, file) = self.file(&slot);
+            let seen = put_back::judge_written(fd, file, &slot);
+            self.looked_at(&slot, seen);
+            let place = self.hung.iter_mut().find(|place| place.is_none());
+            if let (Some(child), Some(place)) = (hung, place) {
+                *place = Some((slot.file, child));
+            }
+        }
+        Some(false)
+    }
+
+    /// Whether a write of this file would only hang too.
+    fn hangs(&self, file: u16) -> bool {
+        self.hung.iter().all(Option::is_some)
+            || self.hung.iter().flatten().any(|(at, _)| *at == file)
+    }
+
+    fn forget_ended(&mut self) {
+        for hung in &mut self.hung {
+            if hung
+                .as_ref()
+                .is_some_and(|(_, child)| child.ends_within(Duration::ZERO))
+            {
+                *hung = None;
+            }
+        }
+    }
+
+    fn file(&self, slot: &Slot<u16>) -> (RawFd, KnobFile) {
+        let file = &self.files[usize::from(slot.file)];
+        (file.fd, file.file)
+    }
+
+    /// The newest change that this round has not looked at.
+    fn next(&self, which: Which) -> Option<Slot<u16>> {
+        self.rest(which).next().map(|(slot, ..)| *slot)
+    }
+
+    /// All of them.
+    fn rest(&self, which: Which) -> impl Iterator<Item = (&Slot<u16>, RawFd, KnobFile)> {
+        let slots = self.table.iter().rev();
+        slots.filter_map(move |slot| {
+            let (fd, file) = self.file(slot);
+            let looked_at = self.files[usize::from(slot.file)].round == self.round;
+            (!looked_at && self.wanted(slot, which)).then_some((slot, fd, file))
+        })
+    }
+
+    /// Those of them that a child can do something about.
+    fn work(&self, which: Which) -> impl Iterator<Item = (&Slot<u16>, RawFd, KnobFile)> {
+        self.rest(which).filter(|(slot, ..)| !self.hangs(slot.file))
+    }
+
+    /// Notes what this round found.
+    fn looked_at(&mut self, slot: &Slot<u16>, seen: Seen) {
+        let file = &mut self.files[usize::from(slot.file)];
+        file.round = self.round;
+        file.complete = matches!(seen, Seen::Closed(_));
+        // What was restored once stays so for the journal, whatever is found later.
+        if let Seen::Closed(how) = seen
+            && file.done != Some(Close::Restored)
+        {
+            file.done = Some(how);
         }
     }
 
@@ -227,7 +320,7 @@ impl Held {
         if self.to_note(last).next().is_none() || !journal.exists() {
             return;
         }
-        let mut keep = [std::os::fd::AsRawFd::as_raw_fd(&journal.dir)];
+        let mut keep = [journal.dir.as_raw_fd()];
         // SAFETY: system calls on memory that the child has a copy of; nothing of it allocates or locks.
         let child = unsafe {
             fork::fork(&mut keep, || {
@@ -235,9 +328,8 @@ impl Held {
             })
         };
         match child {
-            Ok(child) => {
-                await_end(&child, WRITE);
-            }
+            Ok(child) if child.ends_within(WRITE) => {}
+            Ok(child) => child.kill(),
             Err(_) => {
                 let _ = journal.append(self.to_note(last));
             }
@@ -247,80 +339,6 @@ impl Held {
             if last || file.done == Some(Close::Restored) {
                 file.noted |= file.done.is_some();
             }
-        }
-    }
-}
-
-/// Whether it took too long.
-fn await_end(child: &Forked, time: Duration) -> bool {
-    if child.ends_within(time) {
-        return false;
-    }
-    child.kill();
-    child.ends_within(ENDING);
-    true
-}
-
-/// What undoing one change comes to (`None`: it did not work), and whether it took too long.
-fn put_back(file: &File, slot: &Slot<u16>, time: Duration) -> (Option<Close>, bool) {
-    let mut buffer = [0; 256];
-    let current = match read(file, &mut buffer) {
-        Ok(current) => current,
-        Err(Errno::NODEV | Errno::NOENT) => return (Some(Close::Gone), false),
-        Err(_) => return (None, false),
-    };
-    let Some(current) = current else {
-        return (None, false);
-    };
-    let (old, new) = (slot.old.bytes(), slot.new.bytes());
-    let leaves = slot.leaves.as_ref().map(grey_core::act::Text::bytes);
-    match undo(current, old, new, leaves) {
-        Verdict::Back => return (Some(Close::Back), false),
-        Verdict::Foreign => return (Some(Close::Foreign), false),
-        Verdict::Restore => {}
-    }
-    let late = write(file, old, time);
-    let mut buffer = [0; 256];
-    let how = match read(file, &mut buffer) {
-        // A write that was cut short may have set the value all the same.
-        Ok(Some(now)) if now == old => Some(Close::Restored),
-        Ok(Some(now)) if undo(now, old, new, leaves) == Verdict::Foreign => Some(Close::Foreign),
-        Err(Errno::NODEV | Errno::NOENT) => Some(Close::Gone),
-        _ => None,
-    };
-    (how, late)
-}
-
-fn read<'a>(file: &File, buffer: &'a mut [u8; 256]) -> Result<Option<&'a [u8]>, Errno> {
-    let len = loop {
-        match rustix::io::pread(file.borrow(), &mut buffer[..], 0) {
-            Ok(len) => break len,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    };
-    Ok(file.file.canonical(&buffer[..len]))
-}
-
-/// Writes in a child; true if it had to be ended.
-fn write(file: &File, bytes: &[u8], time: Duration) -> bool {
-    let once = || {
-        for _ in 0..TRIES {
-            if !matches!(
-                rustix::io::pwrite(file.borrow(), bytes, 0),
-                Err(Errno::INTR)
-            ) {
-                break;
-            }
-        }
-    };
-    // SAFETY: system calls on memory that the child has a copy of; nothing of it allocates or locks.
-    match unsafe { fork::fork(&mut [file.fd], once) } {
-        Ok(child) => await_end(&child, time),
-        // No room for a process: better a write that may block than none.
-        Err(_) => {
-            once();
-            false
         }
     }
 }

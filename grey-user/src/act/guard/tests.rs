@@ -3,14 +3,14 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use grey_core::act::{Change, Close, Fault, Knob, KnobFile, Record, Value, decode_all};
+use grey_core::act::{Change, Close, Fault, Knob, KnobFile, Record, Text, Value, decode_all};
 
 use super::Guard;
 use super::held::{Held, SLOTS};
@@ -18,6 +18,7 @@ use super::note::Journal;
 use super::process::rehearse;
 use super::serve::Serve;
 use super::wire::Name;
+use crate::act::fork::tests::Hanging;
 
 /// Counts what a sealed thread, and the children it forks, allocate.
 struct Counting;
@@ -414,4 +415,69 @@ fn a_guard_that_does_not_answer_or_is_gone_is_lost() {
     guard.beat().unwrap();
     drop((its, other));
     assert_eq!(guard.beat(), Err(Fault::GuardLost));
+}
+
+#[test]
+fn a_write_that_hangs_does_not_hold_up_the_others() {
+    let Some(mut hanging) = Hanging::new("1") else {
+        eprintln!("skipped: userfaultfd(2) is not allowed");
+        return;
+    };
+    let mut scene = scene(CALM);
+    for name in ["a", "b"] {
+        scene.set(name, "0");
+    }
+    scene.change(1, 0, "a", "1");
+    let text = |text: &str| Text::new(text.as_bytes()).unwrap();
+    let arm = super::Arm {
+        id: 1,
+        step: 1,
+        file: KnobFile::MemoryHigh,
+        old: text("0"),
+        new: text("1"),
+        leaves: None,
+    };
+    let file = hanging.file.try_clone().unwrap();
+    let ask = super::Ask::Arm(arm);
+    let armed = scene.guard().request(&ask, &[file.as_fd()], CALM);
+    assert_eq!(armed, Ok(super::Reply::Done));
+    scene.change(1, 2, "b", "1");
+    let start = Instant::now();
+    scene.guard().socket = None;
+    scene.wait("the others", |scene| {
+        scene.get("a") == "0" && scene.get("b") == "0"
+    });
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    hanging.let_go();
+    scene.die();
+    let mut held = [0];
+    rustix::io::pread(&hanging.file, &mut held, 0).unwrap();
+    assert_eq!(held, *b"0");
+    let mut closed = scene.closed();
+    closed.sort_by_key(|(_, step, _)| *step);
+    assert_eq!(closed, [0, 1, 2].map(|step| (1, step, Close::Restored)));
+}
+
+#[test]
+fn what_cannot_be_written_stays_open() {
+    let mut scene = scene(CALM);
+    for name in ["a", "b"] {
+        scene.set(name, "0");
+    }
+    scene.change(1, 0, "a", "1");
+    let knob = Knob::cgroup("/x", 1, KnobFile::MemoryHigh);
+    let value = |text: &str| Value::new(text).unwrap();
+    let change = Change {
+        knob: &knob,
+        old: &value("0"),
+        new: &value("1"),
+        leaves: None,
+    };
+    let file = fs::File::open(scene.file("b")).unwrap();
+    scene.guard().arm(1, 1, &change, file.into()).unwrap();
+    scene.set("b", "1");
+    scene.die();
+    assert_eq!((scene.get("a"), scene.get("b")), ("0".into(), "1".into()));
+    assert_eq!(scene.closed(), [(1, 0, Close::Restored)]);
 }

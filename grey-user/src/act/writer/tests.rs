@@ -8,6 +8,7 @@ use grey_core::act::Fault;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Wait, write};
+use crate::act::fork::tests::Hanging;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -178,4 +179,31 @@ fn cost_of_a_write() {
         costs[costs.len() - 1]
     );
     fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_helper_that_cannot_be_ended_is_given_up_and_reaped_when_it_can() {
+    let Some(mut hanging) = Hanging::new("0") else {
+        eprintln!("skipped: userfaultfd(2) is not allowed");
+        return;
+    };
+    let file = hanging.file.try_clone().unwrap();
+    let start = Instant::now();
+    let mut turns = 0;
+    let ended = write(file, b"1", Duration::from_millis(200), &mut || {
+        turns += 1;
+        Wait::On
+    });
+    let took = start.elapsed();
+    assert_eq!(ended, Err(Fault::TimedOut { stuck: true }));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(turns >= 4, "{turns} turns in {took:?}");
+    assert!(super::stuck());
+    assert_eq!(children().len(), 1);
+    hanging.let_go();
+    let end = Instant::now() + SOON;
+    while super::stuck() {
+        assert!(Instant::now() < end, "it still hangs");
+    }
+    assert_eq!(children(), []);
 }
