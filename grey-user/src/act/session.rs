@@ -512,7 +512,10 @@ impl Session {
             if session.ended_elsewhere(id) {
                 return Err(refused(format!("action {id} was {TAKEN_BACK}")));
             }
-            session.engine.keep(id).map_err(|error| act_failed(&error))
+            session
+                .engine
+                .keep(id)
+                .map_err(|error| refused(format!("{error}; what was changed is taken back")))
         })
     }
 
@@ -545,6 +548,20 @@ impl Session {
                 .reopen(id)
                 .map_err(|fault| act_failed(&ActError::Journal(fault)))?;
             Ok(session.engine.undo(id, true))
+        })
+    }
+
+    /// Makes the journal short again if it has grown long: for those that live long.
+    ///
+    /// # Errors
+    /// There is no room for the new one; the old one stays.
+    pub fn tidy(&mut self) -> Result<(), Fault> {
+        if !self.engine.world.journal.is_long() {
+            return Ok(());
+        }
+        self.in_turn(|session| {
+            let ledger = session.ledger().clone();
+            session.engine.world.journal.compact(&ledger).map(|_| ())
         })
     }
 

@@ -21,7 +21,7 @@ fn kept() -> Result<Outcome> {
     let bench = Bench::new("cut-kept")?;
     bench.keep()?;
     let whole = bench.shelf.bytes()?;
-    every_cut(&bench, &whole)?;
+    every_cut(&bench, &whole, 4)?;
 
     // What was kept is not unfinished.
     bench.shelf.write(&whole)?;
@@ -48,18 +48,18 @@ fn broken_off() -> Result<Outcome> {
     drop(command);
     bench.holds(NEW)?;
     ensure!(bench.state_of(1)? == "broken_off");
-    every_cut(&bench, &bench.shelf.bytes()?)?;
+    every_cut(&bench, &bench.shelf.bytes()?, 8)?;
     Ok(Outcome::Passed)
 }
 
 /// Whatever is on disk: a limit holds what it held before wherever its record was whole, and is not touched where it
-/// was not.
-fn every_cut(bench: &Bench, whole: &[u8]) -> Result<()> {
+/// was not. What others may have written beside it is tried at every record's end and at every `nth` byte.
+fn every_cut(bench: &Bench, whole: &[u8], nth: usize) -> Result<()> {
     let (records, damage) = decode_all(whole);
     ensure!(damage.lines == 0 && !damage.torn, "{damage:?}");
     let other = ["536870912", "805306368"];
     let prior = PRIOR.map(|(_, value)| value);
-    let mut by_binary = 0;
+    let (mut by_binary, mut states) = (0, 0);
     for at in 0..=whole.len() {
         let cut = &whole[..at];
         let intents = decode_all(cut)
@@ -71,12 +71,13 @@ fn every_cut(bench: &Bench, whole: &[u8]) -> Result<()> {
             if step < intents { whole } else { not }
         };
         // Written, as far as it may have been by then; the rest is as it was, or as others have made it.
-        for rest in [prior, other] {
+        let end = matches!(cut.last(), None | Some(b'\n')) || whole.get(at) == Some(&b'\n');
+        let all = end || at % nth == 0;
+        for rest in [prior, other].into_iter().take(if all { 2 } else { 1 }) {
             bench.shelf.write(cut)?;
             bench.set([file(0, NEW[0], rest[0]), file(1, NEW[1], rest[1])])?;
-            // A process for each would take minutes; every record's ends and some in between are enough of that.
-            let end = matches!(cut.last(), None | Some(b'\n')) || whole.get(at) == Some(&b'\n');
-            if end || at % 40 == 0 {
+            // A process for each would take minutes.
+            if end {
                 let ended = bench.rollback(&[])?;
                 ensure!(ended.code == Some(0), "cut at {at}: {ended:?}");
                 by_binary += 1;
@@ -86,19 +87,21 @@ fn every_cut(bench: &Bench, whole: &[u8]) -> Result<()> {
             bench
                 .holds([file(0, prior[0], rest[0]), file(1, prior[1], rest[1])])
                 .with_context(|| format!("cut at {at}, {intents} changes were noted"))?;
+            states += 1;
         }
         // Noted but not yet written, or written by others since: not touched.
-        for now in [prior, other] {
+        for now in [prior, other].into_iter().filter(|_| all) {
             bench.shelf.write(cut)?;
             bench.set(now)?;
             by_library(bench).with_context(|| format!("cut at {at}"))?;
             bench
                 .holds(now)
                 .with_context(|| format!("cut at {at}, nothing was written"))?;
+            states += 1;
         }
     }
     println!(
-        "{} cuts of {} records, four states each; {by_binary} by the program, the others by the library",
+        "{} cuts of {} records, {states} states; {by_binary} by the program, the others by the library",
         whole.len() + 1,
         records.len()
     );

@@ -14,13 +14,19 @@ const NEW: &str = "journal.new";
 const SMALL: u64 = 1 << 20;
 
 impl Journal {
+    /// Whether it has grown so long that [`Journal::compact`] is worth its while.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.known > SMALL
+    }
+
     /// Makes the journal as short as it can be, if it has grown long and nobody else has written to it since `ledger`
     /// was read; whether it did. Needs the right to begin actions. A failure leaves everything as it was.
     ///
     /// # Errors
     /// The new file cannot be written.
     pub fn compact(&mut self, ledger: &Ledger) -> Result<bool, Fault> {
-        if self.known <= SMALL {
+        if !self.is_long() {
             return Ok(false);
         }
         self.shorten(ledger, self.known / 2)

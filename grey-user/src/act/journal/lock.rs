@@ -86,10 +86,12 @@ pub(super) fn lives(pid: u32) -> bool {
 pub struct Turn(Rc<OwnedFd>);
 
 impl Turn {
+    /// `None` while somebody else has it. A file system that has no locks for folders gives everybody a turn.
     pub(super) fn take(folder: &Folder) -> Option<Turn> {
-        rustix::fs::flock(&*folder.dir, FlockOperation::NonBlockingLockExclusive)
-            .is_ok()
-            .then(|| Turn(Rc::clone(&folder.dir)))
+        match rustix::fs::flock(&*folder.dir, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => None,
+            _ => Some(Turn(Rc::clone(&folder.dir))),
+        }
     }
 }
 
