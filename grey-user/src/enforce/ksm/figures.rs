@@ -165,6 +165,10 @@ impl Users {
             let Ok(Some(ksm)) = proc.ksm(pid) else {
                 continue;
             };
+            // A kernel thread has no memory: its file is empty.
+            if ksm.rmap_items.is_none() && ksm.merging_pages.is_none() {
+                continue;
+            }
             *users.looked_at.get_or_insert(0) += 1;
             // Both flags came with the same kernel (6.14); before it, only what was scanned once is told.
             users.tells_all |= ksm.mergeable.is_some();
@@ -172,9 +176,7 @@ impl Users {
                 || ksm.merging_pages > Some(0)
                 || ksm.merge_any == Some(true)
                 || ksm.mergeable == Some(true);
-            if ksm.rmap_items.is_some() || ksm.merging_pages.is_some() {
-                *users.offering.get_or_insert(0) += u64::from(offers);
-            }
+            *users.offering.get_or_insert(0) += u64::from(offers);
             if offers {
                 users.top.push(User {
                     pid,
@@ -317,7 +319,9 @@ mod tests {
     #[test]
     fn only_processes_that_offer_memory_are_told_and_silence_is_not_zero() {
         let tree = Tree::new();
-        tree.file("/proc/5/comm", "plain\n")
+        tree.file("/proc/2/comm", "kthreadd\n")
+            .file("/proc/2/ksm_stat", "")
+            .file("/proc/5/comm", "plain\n")
             .file("/proc/5/ksm_stat", "ksm_rmap_items 0\nksm_merging_pages 0\n")
             .file("/proc/6/comm", "vm\n")
             .file("/proc/6/cgroup", "0::/vms\n")

@@ -171,8 +171,9 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
         ksm.pages_unshared.unwrap_or(0),
         ksm.pages_volatile.unwrap_or(0),
     );
-    // Pages that are passed over count as volatile.
-    let (id, why) = if seen.skipping {
+    // Pages that the smart scan passes over count as volatile.
+    let smart = ksm.smart_scan == Some(true) && ksm.pages_skipped > Some(0);
+    let (id, why) = if seen.skipping || (smart && unshared > 0) {
         (
             "no_equals",
             "the offered memory has no equal pages, or changes too fast to be merged",
@@ -314,6 +315,18 @@ mod tests {
         };
         assert_eq!(judge(&seen).id, "no_equals");
         assert_eq!(judge(&seen).pays, Some(false));
+        // Between two such scans.
+        let between = Ksm {
+            smart_scan: Some(true),
+            pages_skipped: Some(7),
+            ..ksm(1, 0, 0, 9, 99)
+        };
+        let seen = Seen {
+            ksm: &between,
+            skipping: false,
+            ..seen
+        };
+        assert_eq!(judge(&seen).id, "no_equals");
     }
 
     #[test]
