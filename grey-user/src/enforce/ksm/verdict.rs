@@ -357,7 +357,7 @@ mod tests {
         if rustix::param::page_size() == 4096 {
             assert_eq!(
                 verdict.text,
-                "it pays: 99M saved of 100M offered by 2 processes, net 97.4M after KSM's own memory, at 4.2 % of a core for scanning"
+                "it pays: 99M saved of 100M offered by 2 processes, net 97M after KSM's own memory, at 4.2 % of a core for scanning"
             );
         }
     }
