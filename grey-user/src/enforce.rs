@@ -358,17 +358,29 @@ fn outcome(
     }
 }
 
-/// Bytes less than before: memory.current of a cgroup, resident bytes of a process; of the machine, bytes more that are
-/// free.
+/// Bytes less than before: memory.current of a cgroup, resident bytes of a process.
 fn freed(before: Option<&ActionState>, after: &ActionState) -> Option<u64> {
     let before = before?;
     let (from, to) = match (before.current, after.current) {
         (Some(from), Some(to)) => (from, to),
         _ if before.rss.is_some() => (before.rss?, after.rss?),
-        // The other way round: what the machine has more of.
-        _ => (after.free?, before.free?),
+        _ => return freed_of_machine(before, after),
     };
     Some(from.saturating_sub(to))
+}
+
+/// The machine keeps no count of what it uses: what is gone of its memory, or what is free now, whichever shows more. Slab
+/// is not in the first, and what each CPU keeps at hand is not in the second.
+fn freed_of_machine(before: &ActionState, after: &ActionState) -> Option<u64> {
+    let held = |state: &ActionState| Some(state.anon?.saturating_add(state.file?));
+    let gone = held(before)
+        .zip(held(after))
+        .map(|(from, to)| from.saturating_sub(to));
+    let free = before
+        .free
+        .zip(after.free)
+        .map(|(from, to)| to.saturating_sub(from));
+    gone.max(free)
 }
 
 /// A duration for people.

@@ -55,7 +55,7 @@ pub struct ActionOutcome {
     /// Its target.
     pub target: String,
     /// Bytes the target had less right after it (memory.current, or resident bytes of a process; of the machine and the
-    /// root cgroup, bytes of MemFree more); 0 where it had more.
+    /// root cgroup the fall of `anon` and `file` or the rise of `free`, whichever is greater); 0 where it had more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freed_bytes: Option<u64>,
     /// Of these, bytes it still had less at the end of the observation.
