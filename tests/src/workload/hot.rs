@@ -1,11 +1,9 @@
 //! Steps for memory that is in use and memory that is not.
 
 use std::fmt::Write as _;
-use std::ptr::null_mut;
 use std::time::Duration;
 
 use rustix::io::{Errno, Result};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::Line;
 use super::memory::{Mapping, Mappings, PAGE};
@@ -19,9 +17,7 @@ pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
     match name {
         // `apart PAGES`: touched, and a mapping of its own: the kernel makes one of equal neighbours. Tells its addresses.
         "apart" => {
-            fence()?;
-            let mapping = Mapping::new(pages(word()?)?)?;
-            fence()?;
+            let mapping = Mapping::fenced(pages(word()?)?)?;
             mapping.touch();
             state.push(mapping)?;
             let (start, length) = mapping.bounds();
@@ -64,7 +60,7 @@ pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
         }
         // The pid of a child that has ended and was waited for: nobody has it now.
         "gone" => in_child(out, || true),
-        // `sum N`: some work, told when it is done.
+        // `work N`: some work, told when it is done.
         "work" => {
             let rounds = number(word()?)?;
             let sum = (0..rounds).fold(0_usize, |sum, at| std::hint::black_box(sum ^ at));
@@ -72,12 +68,6 @@ pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
         }
         _ => Err(Errno::NOSYS),
     }
-}
-
-/// A page that nobody may touch, to the end of the process.
-fn fence() -> Result<()> {
-    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-    unsafe { mmap_anonymous(null_mut(), PAGE, ProtFlags::empty(), MapFlags::PRIVATE) }.map(drop)
 }
 
 fn keep_hot(start: usize, length: usize) {

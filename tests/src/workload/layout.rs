@@ -10,8 +10,8 @@ use super::steps::pages;
 /// `prctl` that offers all memory of a process to KSM (6.4).
 const PR_SET_MEMORY_MERGE: libc::c_int = 67;
 
-/// Does one step of this file; [`Errno::NOSYS`] if it is none.
-pub(super) fn perform(state: &mut Mappings, step: &str, _out: &mut Line) -> Result<()> {
+/// Does one step of this file or the next.
+pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Result<()> {
     let mut words = step.split_whitespace();
     let name = words.next().unwrap_or("");
     let mut word = || words.next().ok_or(Errno::INVAL);
@@ -32,7 +32,7 @@ pub(super) fn perform(state: &mut Mappings, step: &str, _out: &mut Line) -> Resu
         }
         // Gives every other page of the last mapping back.
         "punch" => punch(state.last()?),
-        _ => Err(Errno::NOSYS),
+        _ => super::hot::perform(state, step, out),
     }
 }
 

@@ -35,6 +35,19 @@ impl Mapping {
             .ok_or(Errno::NOMEM)
     }
 
+    /// One with a page before and behind it that nobody may touch: the kernel makes one of equal neighbours.
+    pub(crate) fn fenced(length: usize) -> Result<Self> {
+        let all = Self::new(length.checked_add(2 * PAGE).ok_or(Errno::INVAL)?)?;
+        let start = all.start.as_ptr().wrapping_byte_add(PAGE);
+        for fence in [all.start.as_ptr(), start.wrapping_byte_add(length)] {
+            // SAFETY: the first and the last page of a mapping that only we know of.
+            unsafe { rustix::mm::mprotect(fence, PAGE, rustix::mm::MprotectFlags::empty()) }?;
+        }
+        NonNull::new(start)
+            .map(|start| Self { start, length })
+            .ok_or(Errno::NOMEM)
+    }
+
     /// Writes one byte to each page, so that each has its own page frame.
     pub(crate) fn touch(&self) {
         for page in self.pages() {

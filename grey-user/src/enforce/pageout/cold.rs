@@ -1,15 +1,13 @@
 //! Which memory of a process was not touched for a while.
 //!
-//! The accessed bits of its anonymous pages are cleared (/proc/PID/clear_refs), and after a while smaps tells how much
-//! of each mapping was touched since. No file of these kernels tells which pages that were. For a mapping that was
-//! touched in part it is found out piece by piece: `MADV_COLD` clears the bits of one piece, and what smaps counts less
-//! afterwards was touched there.
+//! `MADV_COLD` clears the accessed bits of its anonymous pages, and after a while smaps tells how much of each mapping
+//! was touched since. (/proc/PID/clear_refs does not flush the TLB on x86: pages in steady use stay in it and would
+//! count as not touched.) No file of these kernels tells which pages of a mapping were touched; where it is a part, that
+//! is found out piece by piece: `MADV_COLD` clears the bits of one piece, and what smaps counts less afterwards was
+//! touched there.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
-
-use grey_core::act::Fault;
-use rustix::fs::{Mode, OFlags};
 
 use crate::act::{Scene, Session};
 use crate::cli::Failure;
@@ -17,7 +15,7 @@ use crate::cli::Failure;
 use super::maps::{Mapping, Range};
 use super::target::Process;
 use super::worker::{Advice, Worker};
-use super::{WINDOW, ended, reading_failed};
+use super::{WINDOW, reading_failed};
 
 /// Untouched bytes of a mapping below which it is not looked at in pieces: each look walks all of the process's pages.
 const WORTH: u64 = 4 << 20;
@@ -40,39 +38,34 @@ pub(super) struct Selection {
     pub mixed: u64,
 }
 
-/// Clears the accessed bits of a process's anonymous pages.
+/// Has all that could be taken count as not touched.
 ///
 /// # Errors
-/// The process is gone (exit 1), permission (3).
+/// The process is gone, or something held it up (exit 1), or what guard and watchdog say.
 pub(super) fn forget(
     session: &mut Session,
     scene: &Scene,
     process: &Process,
 ) -> Result<(), Failure> {
-    let path = scene.host.path(format!("/proc/{}/clear_refs", process.pid));
-    let fail = |fault: Fault| match fault {
-        Fault::Gone => ended(process),
-        Fault::Denied => Failure::unsupported(format!(
-            "/proc/{}/clear_refs: permission denied; run it as root",
-            process.pid
-        )),
-        fault => Failure::failed(format!("/proc/{}/clear_refs: {fault}", process.pid)),
-    };
-    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| fail(crate::act::files::fault(error)))?;
-    // The file belongs to the process that had this number when it was opened.
-    if !process.lives() {
-        return Err(ended(process));
+    let mut worker = super::start(process)?;
+    for mapping in read(session, scene, process)? {
+        let mut at = mapping.range.start;
+        while at < mapping.range.end {
+            let window = at..(at / WINDOW + 1)
+                .saturating_mul(WINDOW)
+                .min(mapping.range.end);
+            at = window.end;
+            super::advise(
+                session,
+                scene,
+                process,
+                &mut worker,
+                Advice::Cold,
+                &[window],
+            )?;
+        }
     }
-    let timeout = scene.safety.write_timeout;
-    // 2: anonymous pages (Documentation/filesystems/proc.rst).
-    let written = session.write(file, b"2", timeout);
-    session.poll()?;
-    match written {
-        Ok(_) => Ok(()),
-        Err(_) if !process.lives() => Err(ended(process)),
-        Err(fault) => Err(fail(fault)),
-    }
+    Ok(())
 }
 
 /// What was not touched since.
@@ -199,13 +192,8 @@ fn in_pieces(
         if patience.is_none_or(|end| Instant::now() >= end) {
             return Ok(None);
         }
-        let timeout = scene.safety.write_timeout;
-        worker.advise(
-            Advice::Cold,
-            std::slice::from_ref(&piece.range),
-            timeout,
-            &mut || session.poll(),
-        )?;
+        let range = std::slice::from_ref(&piece.range);
+        super::advise(session, scene, process, worker, Advice::Cold, range)?;
         let Some(after) = touched(session)? else {
             return Ok(None);
         };

@@ -25,8 +25,8 @@ const MODE: &str = "__pageout";
 pub(crate) const MAX_RANGES: usize = 512;
 /// How often a wait looks up.
 const TICK_MS: i64 = 50;
-/// A helper that was ended has this long to go; the kernel looks at least once every few hundred pages.
-const GRACE: Duration = Duration::from_millis(300);
+/// A helper that was ended has this long to go: the kernel looks once every 512 pages.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +142,8 @@ impl Worker {
         timeout: Duration,
         tick: Tick<'_>,
     ) -> Result<Answer, Failure> {
-        let answer = self.request(advice, ranges, timeout, tick);
-        answer.map_err(|failure| match self.end() {
+        let answer = self.request(advice, ranges, timeout, &mut *tick);
+        answer.map_err(|failure| match self.end(tick) {
             true => failure,
             false => Failure {
                 exit: failure.exit,
@@ -211,12 +211,14 @@ impl Worker {
     }
 
     /// Ends it; false where it does not go.
-    fn end(&mut self) -> bool {
+    fn end(&mut self, tick: Tick<'_>) -> bool {
         let _ = self.child.kill();
         let end = Instant::now() + GRACE;
         loop {
             match self.child.try_wait() {
                 Ok(None) if Instant::now() < end => {
+                    // The guard has to hear of us; why we end is known already.
+                    let _ = tick();
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Ok(None) => return false,
@@ -228,7 +230,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.end();
+        self.end(&mut || Ok(()));
     }
 }
 
