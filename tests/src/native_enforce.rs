@@ -192,7 +192,7 @@ fn without_controller() -> Result<Outcome> {
         Invocation::new(),
         cgroup.path(),
         3,
-        &["memory.high", "memory controller"],
+        &[cgroup.path(), "memory controller"],
     )?;
     Ok(Outcome::Passed)
 }

@@ -168,8 +168,14 @@ fn refaults() -> Result<Outcome> {
         workload.step(&pages(96 * M))?;
         let before = cgroup.stat("memory.stat", "workingset_refault_anon")?;
         let held = desk.hold(&cgroup, ("--high", "memory.high", high), lease, &[])?;
+        // The file holds the limit before the kernel has taken what is above it.
+        wait_until(
+            "what is above the limit to go",
+            Duration::from_secs(10),
+            || Ok((cgroup.number("memory.current")? <= high).then_some(())),
+        )?;
         let start = Instant::now();
-        for _ in 0..20 {
+        for _ in 0..100 {
             workload.send("read-last")?;
         }
         if lease == CONTROL {
@@ -202,6 +208,15 @@ fn critical_service() -> Result<Outcome> {
     let held = desk.hold(&target, LOW, LEASE, &[])?;
     let start = Instant::now();
     critical.send("exit 0")?;
+    held.tripped("critical_service", start)?;
+
+    // With its cgroup: the open file of it says so.
+    let held = {
+        let _critical = Workload::start(&service)?;
+        desk.hold(&other, LOW, LEASE, &[])?
+    };
+    let start = Instant::now();
+    drop(service);
     held.tripped("critical_service", start)?;
     Ok(Outcome::Passed)
 }
