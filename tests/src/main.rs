@@ -53,6 +53,7 @@ mod vm_pageout;
 mod vm_protect;
 mod vm_reclaim;
 mod vm_rollback;
+mod vm_sequences;
 mod vm_smoke;
 mod vm_snapshot;
 mod vm_verdict;
@@ -110,6 +111,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_compact::trials());
     trials.extend(vm_rollback::trials());
     trials.extend(vm_crash::trials());
+    trials.extend(vm_sequences::trials());
     trials.extend(vm_enforce::trials());
     trials
 }
@@ -117,6 +119,10 @@ fn vm_trials() -> Vec<Trial> {
 fn main() -> ExitCode {
     if std::process::id() == 1 {
         init::main();
+    }
+    // Tests that act through the library have guards of this program.
+    if let Some(code) = grey_user::act::guard::run_if_called() {
+        return code;
     }
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {

@@ -1,1 +1,178 @@
-//! System calls of a controller that fail, one at a time.
+//! System calls of a controller that fail, one at a time: it ends in order, and nothing of it stays.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use libc::{c_int, c_long};
+
+use super::orphans::Orphans;
+use super::point::{Point, Reached, reach};
+use super::scene::{Action, Scene};
+use super::tracee::{Next, pin};
+use crate::harness::{Outcome, wait_until};
+
+/// What fails: whatever opens, reads, writes or syncs.
+const FAILING: &[c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_open,
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_write,
+    libc::SYS_pwrite64,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_ftruncate,
+    libc::SYS_flock,
+];
+const ERRORS: [(c_int, &str); 5] = [
+    (libc::EIO, "EIO"),
+    (libc::ENOSPC, "ENOSPC"),
+    (libc::EINTR, "EINTR"),
+    (libc::EBUSY, "EBUSY"),
+    (libc::ENOENT, "ENOENT"),
+];
+
+pub(crate) fn trial() -> Result<Outcome> {
+    let start = Instant::now();
+    let (next, failed, rolled) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    let over = AtomicUsize::new(usize::MAX);
+    let work = |worker: usize| -> Result<()> {
+        pin(worker % 2)?;
+        let scene = Scene::new(Action::LimitLeased, &worker.to_string())?;
+        loop {
+            let landmark = next.fetch_add(1, Ordering::Relaxed);
+            if landmark >= over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let mut from = 0;
+            loop {
+                // The call is looked for once, then one error after the other is tried at it.
+                let mut at = None;
+                for (serial, error) in ERRORS.iter().enumerate() {
+                    // All errors one after the other at each call would take long: each meets one in turn, and its
+                    // neighbours meet the others.
+                    if (landmark + from) % ERRORS.len() != serial {
+                        continue;
+                    }
+                    let point = Point {
+                        landmark,
+                        call: from,
+                    };
+                    at = one(&scene, point, *error, &rolled)
+                        .inspect_err(|_| over.store(0, Ordering::Relaxed))
+                        .with_context(|| format!("{} at {point:?} or after", error.1))?;
+                }
+                match at {
+                    Some(At::Failed(call)) => {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        from = call + 1;
+                    }
+                    Some(At::NoMore) => break,
+                    Some(At::End) | None => {
+                        over.fetch_min(landmark, Ordering::Relaxed);
+                        break;
+                    }
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = [0, 1].map(|worker| scope.spawn(move || work(worker)));
+        let mut first = Ok(());
+        for thread in threads {
+            let done = thread
+                .join()
+                .unwrap_or_else(|_| anyhow::bail!("a worker panicked"));
+            if first.is_ok() {
+                first = done;
+            }
+        }
+        first
+    })?;
+    let (failed, rolled) = (failed.into_inner(), rolled.into_inner());
+    ensure!(failed > 50, "only {failed} calls to fail were found");
+    println!(
+        "{failed} calls failed, one in each run; {rolled} times rollback had something left to do; {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
+    Ok(Outcome::Passed)
+}
+
+enum At {
+    /// This call after the landmark failed.
+    Failed(usize),
+    /// No call to fail before the next landmark.
+    NoMore,
+    End,
+}
+
+fn one(
+    scene: &Scene,
+    point: Point,
+    (errno, name): (c_int, &str),
+    rolled: &AtomicUsize,
+) -> Result<Option<At>> {
+    let (mut tracee, reached, mut at) = reach(scene, Point { call: 0, ..point })?;
+    if reached == Reached::End {
+        return Ok(Some(At::End));
+    }
+    let mut number = tracee.standing_before()?;
+    while at < point.call || !FAILING.contains(&number) {
+        match tracee.next_call()? {
+            Next::Call(call) => (at, number) = (at + 1, call),
+            Next::Landmark => {
+                leave(scene, tracee)?;
+                return Ok(Some(At::NoMore));
+            }
+            Next::End => {
+                scene.is_prior("at the end")?;
+                return Ok(Some(At::NoMore));
+            }
+        }
+    }
+    let orphans = Orphans::of(tracee.pid())?;
+    tracee.fail(errno)?;
+    tracee.release(0)?;
+    let ended = tracee.end()?;
+    let code = ended.status.code();
+    let what = format!("call {number} failed with {name}: {ended:?}");
+    ensure!(matches!(code, Some(0..=4)), "{what}");
+    let lines = ended.stderr.lines().count();
+    ensure!(
+        !ended.stderr.contains("panicked") && (code == Some(0) || (1..=2).contains(&lines)),
+        "{what}"
+    );
+    wait_until(
+        "the end of its guard",
+        std::time::Duration::from_secs(8),
+        || Ok(orphans.ended()?.then_some(())),
+    )?;
+    // A guard that was started later is not among those.
+    let back = wait_until("putting back", std::time::Duration::from_secs(2), || {
+        Ok(scene.is_back()?.then_some(()))
+    });
+    if back.is_err() {
+        ensure!(code != Some(0), "it does not say what stayed: {what}");
+        rolled.fetch_add(1, Ordering::Relaxed);
+    }
+    scene.rollback().with_context(|| what)?;
+    Ok(Some(At::Failed(at)))
+}
+
+/// Ends what is not needed any more.
+fn leave(scene: &Scene, mut tracee: super::tracee::Tracee) -> Result<()> {
+    let orphans = Orphans::of(tracee.pid())?;
+    tracee.kill()?;
+    wait_until(
+        "the end of its guard",
+        std::time::Duration::from_secs(8),
+        || Ok(orphans.ended()?.then_some(())),
+    )?;
+    scene.is_prior("after a kill")
+}

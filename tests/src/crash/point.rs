@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::orphans::Orphans;
 use super::scene::Scene;
-use super::tracee::{Stop, Tracee};
+use super::tracee::{Next, Tracee};
 
 /// What happens at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,31 @@ impl Blow {
     }
 }
 
+/// A point: before the nth call from a landmark on. Landmark 0 is the making of the journal's folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) landmark: usize,
+    pub(crate) call: usize,
+}
+
+/// Where a run got to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// The point.
+    #[default]
+    Point,
+    /// The landmark after it: the point is not one.
+    NextLandmark,
+    /// The end.
+    End,
+}
+
 /// What was seen at a point.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
-    /// The last stop that it reached, counted from 0; less than asked for where it ended before.
-    pub(crate) reached: Option<usize>,
+    pub(crate) reached: Reached,
+    /// The point that it was, where those before were the same.
+    pub(crate) call: usize,
     /// Something had been changed at that moment.
     pub(crate) in_force: bool,
     /// From the blow until everything was as before.
@@ -54,39 +74,55 @@ const LONGER: Duration = Duration::from_millis(500);
 /// Until helpers and guard have ended.
 const ENDS: Duration = Duration::from_secs(8);
 
-/// A controller at its nth stop, counted from the first call that names the journal's folder. `None` where it ended
-/// before; then it ended well.
-pub(crate) fn reach(scene: &Scene, nth: usize) -> Result<(Option<Tracee>, Option<usize>)> {
+/// A controller at a point, or at the first after it that is not the same as the one before it, or at the landmark
+/// after it. At its end it ended well.
+pub(crate) fn reach(scene: &Scene, point: Point) -> Result<(Tracee, Reached, usize)> {
     let args = scene.fresh()?;
     let dir = scene.state_dir()?;
     let mut tracee = Tracee::start(&args)?;
     let mut at = None;
-    while at != Some(nth) {
-        let Some(stop) = tracee.step()? else {
-            let ended = tracee.end()?;
-            ensure!(ended.status.code() == Some(0), "left alone it ends with {ended:?}");
-            return Ok((None, at));
-        };
-        at = match (at, stop) {
-            (Some(at), _) => Some(at + 1),
-            (None, Stop::Entry(_)) if tracee.names(&dir)? => Some(0),
-            _ => None,
+    while at != Some(point.landmark) {
+        if !tracee.run_to_landmark()? {
+            return well(tracee);
+        }
+        at = match at {
+            Some(at) => Some(at + 1),
+            None => tracee.names(&dir)?.then_some(0),
         };
     }
-    Ok((Some(tracee), at))
+    let mut call = 0;
+    // What comes before a landmark is struck at with the calls before it.
+    while call < point.call || !tracee.is_new() {
+        match tracee.next_call()? {
+            Next::Call(_) => call += 1,
+            Next::Landmark => return Ok((tracee, Reached::NextLandmark, call)),
+            Next::End => return well(tracee),
+        }
+    }
+    Ok((tracee, Reached::Point, call))
 }
 
-/// Begins the action anew and strikes at its nth stop.
-pub(crate) fn strike(scene: &Scene, blow: Blow, nth: usize) -> Result<Seen> {
-    let (tracee, reached) = reach(scene, nth)?;
+fn well(mut tracee: Tracee) -> Result<(Tracee, Reached, usize)> {
+    let ended = tracee.end()?;
+    ensure!(
+        ended.status.code() == Some(0),
+        "left alone it ends with {ended:?}"
+    );
+    Ok((tracee, Reached::End, 0))
+}
+
+/// Begins the action anew and strikes at a point.
+pub(crate) fn strike(scene: &Scene, blow: Blow, point: Point) -> Result<Seen> {
+    let (mut tracee, reached, call) = reach(scene, point)?;
     let mut seen = Seen {
         reached,
+        call,
         ..Seen::default()
     };
-    let Some(mut tracee) = tracee else {
+    if reached == Reached::End {
         settled(scene, &mut seen)?;
         return Ok(seen);
-    };
+    }
     seen.in_force = !scene.is_back()?;
     match blow {
         Blow::Kill => kill(scene, &mut tracee, &mut seen)?,
@@ -201,7 +237,7 @@ fn guard(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
         "without its guard: {ended:?}; {}",
         scene.journal()?
     );
-    
+
     let back = watch(scene, &orphans, blow)?;
     settled(scene, seen).with_context(|| format!("without its guard: {ended:?}"))?;
     seen.back = back.filter(|_| seen.in_force && !seen.kept);

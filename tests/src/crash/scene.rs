@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use grey_core::act::{Ledger, Phase, decode_all};
 
-use crate::harness::{Outcome, TempCgroup, Workload, run, wait_until};
+use crate::harness::{TempCgroup, Workload, run};
 use crate::invocation::Scratch;
 use crate::swap::Swap;
 
@@ -156,7 +156,11 @@ impl Scene {
 
     fn set_ksm(&mut self) -> Result<()> {
         let file = |name: &str| Path::new(KSM).join(name);
-        let run = if self.action == Action::KsmOff { "1" } else { "0" };
+        let run = if self.action == Action::KsmOff {
+            "1"
+        } else {
+            "0"
+        };
         // The advisor's rates can only be set while it is off, and it is.
         let wanted = [
             ("run", run),
@@ -283,7 +287,11 @@ impl Scene {
 
     pub(crate) fn is_prior(&self, when: &str) -> Result<()> {
         let (now, prior) = (self.now()?, self.prior());
-        ensure!(now == prior, "{when}: {now:?} instead of {prior:?}; {}", self.journal()?);
+        ensure!(
+            now == prior,
+            "{when}: {now:?} instead of {prior:?}; {}",
+            self.journal()?
+        );
         if let Some(workload) = self.workload.as_ref().filter(|_| self.cached.is_none()) {
             // It runs.
             workload.borrow_mut().step("work 1")?;
@@ -308,7 +316,11 @@ impl Scene {
             read => read?,
         };
         let (records, damage) = decode_all(&bytes);
-        ensure!(damage.lines == 0 && !damage.torn, "{damage:?}: {}", self.journal()?);
+        ensure!(
+            damage.lines == 0 && !damage.torn,
+            "{damage:?}: {}",
+            self.journal()?
+        );
         Ok(Ledger::of(records))
     }
 
@@ -331,20 +343,4 @@ impl Scene {
         );
         self.is_prior(&format!("after {done:?}"))
     }
-
-    /// What is wrong with an end that left something in force stays so until the test is over; the next point begins
-    /// from the prior values in any case.
-    pub(crate) fn await_back(&self, within: Duration) -> Result<()> {
-        wait_until("the prior values", within, || {
-            Ok(self.is_back()?.then_some(()))
-        })
-        .with_context(|| self.journal().unwrap_or_default())
-    }
-}
-
-/// A trial of an action that this kernel does not have.
-pub(crate) fn skipped(action: Action) -> Result<Option<Outcome>> {
-    Ok(action
-        .lacks()?
-        .map(|why| Outcome::Skipped(format!("{}: {why}", action.name()))))
 }

@@ -2,43 +2,52 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::point::{Blow, Seen, reach, strike};
+use super::point::{Blow, Point, Reached, Seen, strike};
 use super::scene::{Action, Scene};
+use super::tracee::pin;
 use crate::harness::timing::Latencies;
 use crate::vm_enforce::cache::Files;
 
-/// Which points are struck.
+/// Which points are struck: every nth, from one on that differs between kernels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Choice {
-    /// Every one of `every`…
     pub(crate) every: usize,
-    /// … from this one on.
     pub(crate) from: usize,
 }
 
 impl Choice {
     pub(crate) const ALL: Choice = Choice { every: 1, from: 0 };
+
+    fn has(self, point: Point) -> bool {
+        // 31 shares no divisor with any step in use: the calls after each landmark begin elsewhere.
+        (point.call + 31 * point.landmark) % self.every == self.from % self.every
+    }
 }
 
 /// What a sweep came to.
 #[derive(Default)]
 struct Tally {
     struck: usize,
+    /// Gaps between two calls that they stand for.
+    gaps: usize,
     in_force: usize,
     kept: usize,
-    /// Stops of the longest run.
-    stops: usize,
     latencies: Latencies,
 }
 
 impl Tally {
-    fn add(&mut self, nth: usize, seen: &Seen) {
-        self.stops = self.stops.max(seen.reached.map_or(0, |last| last + 1));
-        if seen.reached == Some(nth) {
+    fn add(&mut self, seen: &Seen, from: usize) {
+        // Also those before the next landmark that are the same as an earlier one.
+        self.gaps += match seen.reached {
+            Reached::Point => seen.call + 1 - from,
+            Reached::NextLandmark => seen.call.saturating_sub(from),
+            Reached::End => 0,
+        };
+        if seen.reached == Reached::Point {
             self.struck += 1;
             self.in_force += usize::from(seen.in_force);
             self.kept += usize::from(seen.kept);
@@ -49,8 +58,8 @@ impl Tally {
     }
 }
 
-/// Strikes at the chosen points of an action and tells what came of it. Goes on until a run ends before its point:
-/// no point is left out because a run was shorter than another.
+/// Strikes at the chosen points of an action and tells what came of it. The calls after each landmark are gone through
+/// until the next landmark comes instead: none is left out because one run makes fewer calls than another.
 pub(crate) fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) -> Result<()> {
     if let Some(why) = action.lacks()? {
         println!("{}, {}: {why}", action.name(), blow.name());
@@ -65,20 +74,34 @@ pub(crate) fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) 
     let tally = Mutex::new(Tally::default());
     let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = |worker: usize| -> Result<()> {
+        pin(worker % 2)?;
         let mut scene = Scene::new(action, &worker.to_string())?;
         if let Some(files) = &files {
             scene.reads(files.file("cache", 16 << 20)?);
         }
         while !over.load(Ordering::Relaxed) {
-            let nth = choice.from + choice.every * next.fetch_add(1, Ordering::Relaxed);
-            let seen = strike(&scene, blow, nth)
-                .inspect_err(|_| over.store(true, Ordering::Relaxed))
-                .with_context(|| format!("{}, {}, point {nth}", action.name(), blow.name()))?;
-            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-            tally.add(nth, &seen);
-            // Runs differ by some calls: past the end is past that of the longest.
-            if seen.reached != Some(nth) && nth >= tally.stops {
-                over.store(true, Ordering::Relaxed);
+            let landmark = next.fetch_add(1, Ordering::Relaxed);
+            let mut call = 0;
+            loop {
+                let point = Point { landmark, call };
+                if !choice.has(point) {
+                    call += 1;
+                    continue;
+                }
+                let seen = strike(&scene, blow, point)
+                    .inspect_err(|_| over.store(true, Ordering::Relaxed))
+                    .with_context(|| format!("{}, {}, {point:?}", action.name(), blow.name()))?;
+                tally
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .add(&seen, call);
+                if seen.reached == Reached::End {
+                    over.store(true, Ordering::Relaxed);
+                }
+                if seen.reached != Reached::Point {
+                    break;
+                }
+                call = seen.call + 1;
             }
         }
         Ok(())
@@ -90,7 +113,9 @@ pub(crate) fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) 
             .collect();
         let mut first = Ok(());
         for thread in threads {
-            let done = thread.join().unwrap_or_else(|_| anyhow::bail!("a worker panicked"));
+            let done = thread
+                .join()
+                .unwrap_or_else(|_| anyhow::bail!("a worker panicked"));
             if first.is_ok() {
                 first = done;
             }
@@ -98,13 +123,18 @@ pub(crate) fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) 
         first
     })?;
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    ensure!(tally.in_force > 0, "{}: nothing was ever in force", action.name());
+    ensure!(
+        tally.in_force > 0,
+        "{}: nothing was ever in force",
+        action.name()
+    );
     println!(
-        "{}, {}: {} points of {} stops, {} with changes in force, {} kept; back after {} us (median), {} us (max); {:.1} s",
+        "{}, {}: {} points for {} gaps (one of {}), {} with changes in force, {} kept; back after {} us (median), {} us (max); {:.1} s",
         action.name(),
         blow.name(),
         tally.struck,
-        tally.stops,
+        tally.gaps,
+        choice.every,
         tally.in_force,
         tally.kept,
         tally.latencies.median(),
@@ -112,16 +142,4 @@ pub(crate) fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) 
         start.elapsed().as_secs_f64(),
     );
     Ok(())
-}
-
-/// How many stops a run has, and how long one takes that is led to its end.
-pub(crate) fn measure(action: Action) -> Result<(usize, Duration)> {
-    let scene = Scene::new(action, "measure")?;
-    let start = Instant::now();
-    let (_, reached) = reach(&scene, usize::MAX)?;
-    let took = start.elapsed();
-    if scene.is_complete()? {
-        scene.rollback()?;
-    }
-    Ok((reached.map_or(0, |last| last + 1), took))
 }

@@ -1,5 +1,9 @@
 //! `grey-ebpf` stepped from one system call to the next. What it forks (its guard, the helpers that write) runs freely.
+//!
+//! Stepping is slow, above all in an emulated kernel. So it runs on its own from landmark to landmark: calls that only a
+//! controller makes, told by a seccomp(2) filter, and that come in the same order in each run.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -22,27 +26,134 @@ type Request = c_int;
 #[cfg(not(target_env = "musl"))]
 type Request = libc::c_uint;
 
-/// Where it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// Before the kernel does this call.
-    Entry(c_long),
-    /// After it.
-    Exit(c_long),
+/// What the filter lets through, and what it stops at.
+const ALLOW: u32 = 0x7fff_0000;
+const TRACE: u32 = 0x7ff0_0000;
+
+/// Stops at mkdir(2) (the folder of the journal), and at the opening of a knob, which is done by openat2(2), or without a
+/// controlling terminal. Guard and helpers, who have the filter too, do none of that.
+fn landmarks() -> [libc::sock_filter; 9] {
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const ANY_BIT: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const NUMBER: u32 = 0;
+    const THIRD: u32 = 32;
+    let line = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    [
+        line(LOAD, NUMBER, 0, 0),
+        line(EQUAL, libc::SYS_mkdir as u32, 6, 0),
+        line(EQUAL, libc::SYS_mkdirat as u32, 5, 0),
+        line(EQUAL, libc::SYS_openat2 as u32, 4, 0),
+        line(EQUAL, libc::SYS_openat as u32, 0, 2),
+        line(LOAD, THIRD, 0, 0),
+        line(ANY_BIT, libc::O_NOCTTY as u32, 1, 0),
+        line(RETURN, ALLOW, 0, 0),
+        line(RETURN, TRACE, 0, 0),
+    ]
 }
 
-impl Stop {
-    pub(crate) fn call(self) -> c_long {
-        match self {
-            Stop::Entry(call) | Stop::Exit(call) => call,
-        }
+/// Where it stands.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    /// Before a call that is a landmark.
+    Landmark,
+    /// Before the kernel does this call.
+    Entry(Call),
+    /// After one.
+    Exit,
+}
+
+/// A system call with its arguments.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    number: c_long,
+    args: [u64; 4],
+}
+
+/// Calls that leave nothing behind outside the process and do not wait: a process that ends after one and a process that
+/// ends before it leave the same.
+const LOOKS: &[c_long] = &[
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_pread64,
+    libc::SYS_lseek,
+    libc::SYS_stat,
+    libc::SYS_fstat,
+    libc::SYS_lstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_fcntl,
+    libc::SYS_ioctl,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_sigaltstack,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getppid,
+    libc::SYS_geteuid,
+    libc::SYS_getuid,
+    libc::SYS_clock_gettime,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_getrandom,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    libc::SYS_pidfd_open,
+];
+
+/// As the filter has it.
+fn is_landmark(call: Call) -> bool {
+    match call.number {
+        libc::SYS_mkdir | libc::SYS_mkdirat | libc::SYS_openat2 => true,
+        libc::SYS_openat => call.args[2] & libc::O_NOCTTY as u64 != 0,
+        _ => false,
     }
+}
+
+/// This thread, and whatever it starts, on one CPU. The tracer of a process on another one is put to sleep for a whole
+/// tick of the kernel's clock at nearly each stop (`wait_task_inactive`).
+pub(crate) fn pin(cpu: usize) -> Result<()> {
+    // SAFETY: a set of bits; zero is the empty one.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    ensure!(
+        result == 0,
+        "CPU {cpu}: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(())
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A call that is no landmark.
+    Call(c_long),
+    Landmark,
+    End,
 }
 
 /// How it ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
+    #[expect(dead_code, reason = "told where a test fails")]
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -51,7 +162,11 @@ pub(crate) struct Ended {
 pub(crate) struct Tracee {
     child: Child,
     /// Within a system call: the next stop is its exit.
-    within: Option<c_long>,
+    within: Option<Call>,
+    /// Descriptors that were opened for nothing but looking: their closing changes nothing.
+    looks: BTreeSet<u64>,
+    /// Whether the last call may have changed anything outside the process, or let time pass.
+    changed: bool,
     /// The signal it gets when it goes on.
     signal: c_int,
     status: Option<ExitStatus>,
@@ -72,16 +187,32 @@ impl Tracee {
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(err.try_clone()?);
-        let traced = || {
+        let filter = landmarks();
+        let traced = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             // SAFETY: takes no pointers; its tracer is the thread that forks.
             let result = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
             if result < 0 {
                 return Err(std::io::Error::last_os_error());
             }
+            let filter = libc::sock_fprog {
+                len: filter.len() as u16,
+                filter: filter.as_ptr().cast_mut(),
+            };
+            // SAFETY: the kernel copies a filter of that length.
+            let result = unsafe {
+                libc::prctl(
+                    libc::PR_SET_SECCOMP,
+                    libc::SECCOMP_MODE_FILTER,
+                    &raw const filter,
+                )
+            };
+            if result < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
             Ok(())
         };
-        // SAFETY: between fork and exec the closure makes two system calls and does not allocate.
+        // SAFETY: between fork and exec the closure makes three system calls and does not allocate.
         unsafe { command.pre_exec(traced) };
         let child = command.spawn().context("start grey-ebpf")?;
         let pid = Pid::from_child(&child);
@@ -94,6 +225,8 @@ impl Tracee {
         let mut tracee = Tracee {
             child,
             within: None,
+            looks: BTreeSet::new(),
+            changed: true,
             signal: 0,
             status: None,
             traced: true,
@@ -106,7 +239,8 @@ impl Tracee {
             libc::WIFSTOPPED(stopped) && libc::WSTOPSIG(stopped) == libc::SIGTRAP,
             "no stop at its start: {stopped:#x}"
         );
-        tracee.request(libc::PTRACE_SETOPTIONS, libc::PTRACE_O_TRACESYSGOOD as usize)?;
+        let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACESECCOMP;
+        tracee.request(libc::PTRACE_SETOPTIONS, options as usize)?;
         Ok(tracee)
     }
 
@@ -149,29 +283,97 @@ impl Tracee {
     }
 
     /// On to the next stop; `None` at its end.
-    pub(crate) fn step(&mut self) -> Result<Option<Stop>> {
+    fn step(&mut self, request: Request) -> Result<Option<Stop>> {
         loop {
             let signal = std::mem::take(&mut self.signal);
-            self.request(libc::PTRACE_SYSCALL, signal as usize)?;
+            self.request(request, signal as usize)?;
             let status = self.wait(libc::__WALL)?;
             if self.status.is_some() {
                 return Ok(None);
             }
-            match libc::WSTOPSIG(status) {
-                AT_CALL => {
+            match (libc::WSTOPSIG(status), status >> 16) {
+                (AT_CALL, _) => {
                     let stop = match self.within.take() {
-                        Some(call) => Stop::Exit(call),
+                        Some(call) => {
+                            self.note(call)?;
+                            Stop::Exit
+                        }
                         None => {
-                            let call = self.registers()?.orig_rax as c_long;
+                            let call = self.call()?;
                             self.within = Some(call);
                             Stop::Entry(call)
                         }
                     };
                     return Ok(Some(stop));
                 }
-                signal => self.signal = signal,
+                (_, libc::PTRACE_EVENT_SECCOMP) => {
+                    self.within = Some(self.call()?);
+                    return Ok(Some(Stop::Landmark));
+                }
+                (signal, _) => self.signal = signal,
             }
         }
+    }
+
+    /// Runs to the next landmark and stands before it; false at its end.
+    pub(crate) fn run_to_landmark(&mut self) -> Result<bool> {
+        // What was called on the way is not known.
+        self.changed = true;
+        Ok(self.step(libc::PTRACE_CONT)?.is_some())
+    }
+
+    /// On to the next call; it stands before it.
+    pub(crate) fn next_call(&mut self) -> Result<Next> {
+        loop {
+            match self.step(libc::PTRACE_SYSCALL)? {
+                None => return Ok(Next::End),
+                Some(Stop::Exit) => {}
+                Some(Stop::Entry(call)) if is_landmark(call) => {}
+                Some(Stop::Entry(call)) => return Ok(Next::Call(call.number)),
+                Some(Stop::Landmark) => return Ok(Next::Landmark),
+            }
+        }
+    }
+
+    fn call(&self) -> Result<Call> {
+        let registers = self.registers()?;
+        Ok(Call {
+            number: registers.orig_rax as c_long,
+            args: [registers.rdi, registers.rsi, registers.rdx, registers.r10],
+        })
+    }
+
+    /// The call that it stands before.
+    pub(crate) fn standing_before(&self) -> Result<c_long> {
+        Ok(self.within.context("it stands before no call")?.number)
+    }
+
+    /// What a call that was made comes to.
+    fn note(&mut self, call: Call) -> Result<()> {
+        let made = libc::O_CREAT | libc::O_TRUNC;
+        self.changed = match call.number {
+            libc::SYS_openat2 => false,
+            libc::SYS_open => call.args[1] & made as u64 != 0,
+            libc::SYS_openat => call.args[2] & made as u64 != 0,
+            libc::SYS_close => !self.looks.remove(&call.args[0]),
+            number => !LOOKS.contains(&number),
+        };
+        match call.number {
+            libc::SYS_open | libc::SYS_openat | libc::SYS_openat2 if !self.changed => {
+                self.looks.insert(self.registers()?.rax);
+            }
+            // Its closing lets go of the lock.
+            libc::SYS_flock => {
+                self.looks.remove(&call.args[0]);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the call before this point may have changed anything: else it is the same as the point before.
+    pub(crate) fn is_new(&self) -> bool {
+        self.changed
     }
 
     pub(crate) fn registers(&self) -> Result<libc::user_regs_struct> {
@@ -180,7 +382,11 @@ impl Tracee {
         let place = &raw mut registers;
         // SAFETY: the request fills exactly one such struct.
         let result = unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.raw(), 0_usize, place) };
-        ensure!(result >= 0, "registers: {}", std::io::Error::last_os_error());
+        ensure!(
+            result >= 0,
+            "registers: {}",
+            std::io::Error::last_os_error()
+        );
         Ok(registers)
     }
 
@@ -188,7 +394,11 @@ impl Tracee {
         let place = std::ptr::from_ref(registers);
         // SAFETY: the request reads exactly one such struct.
         let result = unsafe { libc::ptrace(libc::PTRACE_SETREGS, self.raw(), 0_usize, place) };
-        ensure!(result >= 0, "registers: {}", std::io::Error::last_os_error());
+        ensure!(
+            result >= 0,
+            "registers: {}",
+            std::io::Error::last_os_error()
+        );
         Ok(())
     }
 
@@ -214,9 +424,8 @@ impl Tracee {
             iov_len: text.len(),
         };
         // SAFETY: one place of ours of that length; the other address is not dereferenced by us.
-        let read = unsafe {
-            libc::process_vm_readv(self.raw(), &raw const ours, 1, &raw const its, 1, 0)
-        };
+        let read =
+            unsafe { libc::process_vm_readv(self.raw(), &raw const ours, 1, &raw const its, 1, 0) };
         Ok(read == text.len() as isize && text == dir.as_bytes())
     }
 
@@ -225,8 +434,11 @@ impl Tracee {
         let mut registers = self.registers()?;
         registers.orig_rax = u64::MAX;
         self.set_registers(&registers)?;
-        let stop = self.step()?;
-        ensure!(matches!(stop, Some(Stop::Exit(_))), "{stop:?} after a call that is left out");
+        let stop = self.step(libc::PTRACE_SYSCALL)?;
+        ensure!(
+            matches!(stop, Some(Stop::Exit)),
+            "{stop:?} after a call that is left out"
+        );
         let mut registers = self.registers()?;
         registers.rax = i64::from(-errno) as u64;
         self.set_registers(&registers)
@@ -256,12 +468,16 @@ impl Tracee {
         let start = Instant::now();
         while self.status.is_none() {
             if self.traced {
-                self.step()?;
+                self.step(libc::PTRACE_CONT)?;
             } else {
                 self.wait(libc::__WALL)?;
             }
         }
-        ensure!(start.elapsed() < HANGS, "hung and was killed: {}", self.said()?.1);
+        ensure!(
+            start.elapsed() < HANGS,
+            "hung and was killed: {}",
+            self.said()?.1
+        );
         let status = self.status.context("no status")?;
         let (stdout, stderr) = self.said()?;
         Ok(Ended {
