@@ -52,6 +52,7 @@ fn makes_huge_blocks() -> Result<Outcome> {
     let touched = free.saturating_sub(250 * M).min(400 * M);
     workload.step(&format!("touch {}", touched / PAGE))?;
     workload.step("punch")?;
+    let looked = scanned()?;
     let events = compact(&[])?;
     let outcome = events
         .iter()
@@ -61,8 +62,13 @@ fn makes_huge_blocks() -> Result<Outcome> {
     println!("{outcome}");
     let huge = |state: &Value| state["free_huge"].as_u64().context("no free_huge");
     let (before, after) = (huge(&outcome["before"])?, huge(&outcome["after"])?);
+    // 5.10 and 6.1 end a compaction at the first page for which they find no place, which may be at once.
+    let looked = scanned()? - looked;
+    let through = looked >= touched / PAGE * 2 / 5;
+    println!("{looked} pages looked at, {} touched", touched / PAGE);
+    ensure!(looked > 0, "nothing was compacted: {outcome}");
     ensure!(
-        after >= before + touched / 4,
+        after + 8 * M >= before && (!through || after >= before + touched / 4),
         "{} MiB in huge blocks before, {} MiB after, with {} MiB in holes",
         before / M,
         after / M,
@@ -87,6 +93,16 @@ fn makes_huge_blocks() -> Result<Outcome> {
         .run(&["enforce", "compact", "--state-dir", &nobodys])?
         .is_one_line(3, &["root"])?;
     Ok(Outcome::Passed)
+}
+
+/// Pages that compactions have looked at.
+fn scanned() -> Result<u64> {
+    let stat = fs::read_to_string("/proc/vmstat")?;
+    stat.lines()
+        .find_map(|line| line.strip_prefix("compact_migrate_scanned "))
+        .context("compact_migrate_scanned")?
+        .parse()
+        .context("compact_migrate_scanned")
 }
 
 fn free() -> Result<u64> {

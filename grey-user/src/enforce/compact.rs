@@ -1,7 +1,8 @@
 //! `enforce compact`: moves pages together, so that free memory comes in large blocks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use grey_core::act::Fault;
 use grey_core::event::{ActionPlan, ActionState, PlannedWrite};
 use grey_core::units::format_bytes;
 use rustix::fs::{Mode, OFlags};
@@ -23,6 +24,11 @@ A --lease means nothing here. In a guest with free-page reporting it is what let
 const FILE: &str = "/proc/sys/vm/compact_memory";
 /// How long it may take: a large machine moves gigabytes.
 const WITHIN: Duration = Duration::from_secs(300);
+/// Most passes: older kernels end one at the first page for which they find no place (-ENOMEM from migrate_pages in
+/// compact_zone, mm/compaction.c), and the next may get further.
+const PASSES: u32 = 8;
+/// Gain of a pass in huge blocks that makes another one worth its time.
+const WORTH: u64 = 4 << 20;
 /// The order of a huge page of 2 MiB, where the kernel does not tell one (`pageblock_order` without huge pages is at
 /// least that on x86-64).
 const HUGE: u32 = 9;
@@ -94,10 +100,7 @@ impl Actuator for Compact {
         let scene = std::rc::Rc::clone(&act.session.scene);
         self.before = VmStat::read(&scene.host).ok();
         let huge = free_huge(&scene.host);
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(scene.host.path(FILE), flags, Mode::empty())
-            .map_err(|error| failed(&files::fault(error)))?;
-        let written = act.session.write(file, b"1", WITHIN);
+        let written = passes(act, &scene);
         act.notes.extend(note(huge, free_huge(&scene.host)));
         if let (Some(before), Ok(after)) = (&self.before, VmStat::read(&scene.host)) {
             act.notes.extend(counters(before, &after));
@@ -105,12 +108,14 @@ impl Actuator for Compact {
         // Harm, a lost guard or Ctrl-C broke it off: they say so themselves.
         act.session.poll()?;
         match written {
-            Ok(_) => {
-                act.notes
-                    .push("cannot be taken back, and need not be".to_owned());
+            Ok(passes) => {
+                act.notes.push(match passes {
+                    1 => "cannot be taken back, and need not be".to_owned(),
+                    _ => format!("{passes} passes; cannot be taken back, and need not be"),
+                });
                 Ok(())
             }
-            Err(grey_core::act::Fault::TimedOut { .. }) => Err(Failure::failed(format!(
+            Err(Fault::TimedOut { .. }) => Err(Failure::failed(format!(
                 "{FILE}: not done within {}; what was moved by then stays moved",
                 time(WITHIN)
             ))),
@@ -128,8 +133,27 @@ impl Actuator for Compact {
     }
 }
 
-fn failed(fault: &grey_core::act::Fault) -> Failure {
-    use grey_core::act::Fault;
+/// Compacts until that gains next to nothing; how often it was done.
+fn passes(act: &mut Act<'_>, scene: &Scene) -> Result<u32, Fault> {
+    let end = Instant::now() + WITHIN;
+    let mut huge = free_huge(&scene.host);
+    for pass in 1..=PASSES {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
+        let file =
+            rustix::fs::open(scene.host.path(FILE), flags, Mode::empty()).map_err(files::fault)?;
+        let left = end.saturating_duration_since(Instant::now());
+        act.session.write(file, b"1", left)?;
+        let now = free_huge(&scene.host);
+        let gain = now.zip(huge).map(|(now, then)| now.saturating_sub(then));
+        if gain.is_none_or(|gain| gain < WORTH) {
+            return Ok(pass);
+        }
+        huge = now;
+    }
+    Ok(PASSES)
+}
+
+fn failed(fault: &Fault) -> Failure {
     match fault {
         Fault::Denied => Failure::unsupported(format!("{FILE}: {fault}; run it as root")),
         Fault::ReadOnly => Failure::unsupported(format!(
