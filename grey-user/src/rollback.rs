@@ -26,14 +26,14 @@ pub(crate) const EXAMPLES: &str = "Examples:
   grey-ebpf rollback --id 3 --force     also where somebody else has written to the file since
   grey-ebpf rollback --unfinished       only what was broken off (for systemd: ExecStopPost=)
 
-A file gets its old value back only where it still holds what was written: somebody else's later write wins and is
-reported. A cgroup that was removed or made anew, and what is from before a reboot, is left alone.
-While another grey-ebpf acts, what was kept is taken back all the same; what that one is in the middle of only with
---id or --force: it then stops going on with it.
+A file gets its old value back only where it still holds what was written: somebody else's later
+write wins and is reported. A cgroup that was removed or made anew is left alone, and so is what is
+from before a reboot. While another grey-ebpf acts, what was kept is taken back all the same, but
+what that one is in the middle of only with --id or --force: it does not go on with it then.
 
-Exits with 0 also where there was nothing to do; 1 if a file could not be put back (it stays on the list); 2 if there is
-no action of that id; 3 without the permission to read the journal or to write to the files; 4 if the journal cannot be
-used, or another grey-ebpf is in the middle of something.";
+Exits with 0 also where there was nothing to do; 1 if a file could not be put back (it stays on the
+list); 2 if there is no action of that id; 3 without the permission to read the journal or to write
+to the files; 4 if the journal cannot be used, or another grey-ebpf is in the middle of something.";
 
 /// Arguments of `rollback`.
 #[derive(Clone, Debug, clap::Args)]

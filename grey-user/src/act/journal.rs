@@ -89,6 +89,7 @@ impl Journal {
     /// # Errors
     /// See [`JournalError`].
     pub fn open(dir: &Path) -> Result<(Journal, Ledger, Damage), JournalError> {
+        survive_size_limits();
         let folder = Folder::make(dir)?;
         let claim = match Claim::take(&folder, CLAIM_WAIT)? {
             Claim::Ours(claim) => claim,
@@ -109,6 +110,7 @@ impl Journal {
     /// # Errors
     /// See [`JournalError`]; never [`JournalError::Held`].
     pub fn attach(dir: &Path) -> Result<Option<(Journal, Ledger, Damage)>, JournalError> {
+        survive_size_limits();
         let Some(folder) = Folder::find(dir)? else {
             return Ok(None);
         };
@@ -143,9 +145,6 @@ impl Journal {
     }
 
     fn on(folder: Folder, file: OwnedFd, unwritable: Option<Fault>) -> Journal {
-        // A limit on file sizes is an error of an append and not the end of the process.
-        // SAFETY: the call sets a signal's disposition to "ignore" and takes no pointers.
-        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         Journal {
             path: folder.path.join(FILE),
             folder,
@@ -311,6 +310,12 @@ impl Journal {
         self.stale = true;
         Ok(true)
     }
+}
+
+/// A limit on file sizes is an error of a write and not the end of the process.
+fn survive_size_limits() {
+    // SAFETY: the call sets a signal's disposition to "ignore" and takes no pointers.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Writes all of it; a file system that takes a part tells why with the rest.

@@ -86,6 +86,9 @@ pub(super) struct File {
     /// Why not: `restored`, `back`, `never`, `foreign`, `covered`, `gone`, `other_boot`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed: Option<Close>,
+    /// The later action whose change of the same file lies over this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub under: Option<u64>,
     /// What it holds now; absent where that cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<String>,
@@ -153,7 +156,11 @@ pub(super) fn rows(ledger: &Ledger, acting: bool, boot: Option<&str>) -> Vec<Row
             reason: known(&action.reason),
             pid: (action.pid > 0).then_some(action.pid),
             boot_id: known(&action.boot),
-            files: action.steps.iter().map(file).collect(),
+            files: action
+                .steps
+                .iter()
+                .map(|step| file(ledger, action.id, step))
+                .collect(),
         })
         .collect()
 }
@@ -162,13 +169,16 @@ fn known(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn file(step: &Step) -> File {
+fn file(ledger: &Ledger, id: u64, step: &Step) -> File {
+    let open = step.closed.is_none();
+    let over = ledger.covering(id, step).filter(|_| open);
     File {
         file: step.knob.to_string(),
         old: step.old.to_string(),
         new: step.new.to_string(),
-        open: step.closed.is_none(),
+        open,
         closed: step.closed,
+        under: over.map(|over| over.id).filter(|over| *over != id),
         now: None,
         error: None,
     }
@@ -177,10 +187,12 @@ fn file(step: &Step) -> File {
 fn state(action: &Action, acting: bool, boot: Option<&str>) -> State {
     let here = action.boot.is_empty() || boot.is_none_or(|boot| boot == action.boot);
     let undone = |step: &Step| matches!(step.closed, Some(Close::Restored | Close::Back));
+    let open = here && action.is_open();
     match action.phase {
         Phase::Running if here && acting => State::UnderWay,
-        Phase::Running if here => State::BrokenOff,
-        _ if here && action.is_open() => State::Kept,
+        // Its guard may have taken everything back.
+        Phase::Running if open => State::BrokenOff,
+        _ if open => State::Kept,
         _ if action.steps.iter().any(undone) => State::Undone,
         _ => State::Over,
     }
@@ -255,6 +267,9 @@ fn fate(file: &File) -> String {
         (None, Some(error)) => error.clone(),
         (None, None) => "unknown".to_owned(),
     };
+    if let (Some(under), Some(_)) = (file.under, &file.now) {
+        return format!("{now}, by action {under}, which lies over it");
+    }
     match (&file.closed, &file.now) {
         (Some(Close::Gone | Close::OtherBoot), _) => closed(file),
         (Some(_), _) => format!("{}; {now}", closed(file)),

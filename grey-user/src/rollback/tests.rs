@@ -25,6 +25,17 @@ fn intent(id: u64, step: u32) -> Record {
     }
 }
 
+fn low(id: u64, old: &str, new: &str) -> Record {
+    Record::Intent {
+        id,
+        step: 0,
+        knob: Knob::cgroup("/web.service", 42, KnobFile::MemoryLow),
+        old: Value::new(old).unwrap(),
+        new: Value::new(new).unwrap(),
+        leaves: None,
+    }
+}
+
 fn closed(id: u64, step: u32, how: Close) -> Record {
     Record::Closed { id, step, how }
 }
@@ -49,6 +60,16 @@ fn ledger() -> Ledger {
         intent(5, 0),
         // The beginning of this one is lost.
         intent(6, 0),
+        // Everything it did was taken back by its guard.
+        begin(7, "now"),
+        intent(7, 0),
+        closed(7, 0, Close::Restored),
+        // It lies right over what 8 did.
+        begin(8, "now"),
+        low(8, "0", "4096"),
+        Record::Kept { id: 8 },
+        begin(9, "now"),
+        low(9, "4096", "8192"),
     ])
 }
 
@@ -63,6 +84,9 @@ fn an_actions_state_says_what_rollback_would_do() {
     assert_eq!(
         states(false, Some("now")),
         [
+            (9, State::BrokenOff),
+            (8, State::Kept),
+            (7, State::Undone),
             (6, State::BrokenOff),
             (5, State::BrokenOff),
             (4, State::Over),
@@ -71,28 +95,34 @@ fn an_actions_state_says_what_rollback_would_do() {
             (1, State::Over),
         ]
     );
-    assert_eq!(states(true, Some("now"))[1], (5, State::UnderWay));
+    assert_eq!(states(true, Some("now"))[4], (5, State::UnderWay));
     // Where the boot cannot be told, nothing is taken for over.
-    assert_eq!(states(false, None)[5], (1, State::Kept));
+    assert_eq!(states(false, None)[8], (1, State::Kept));
 }
 
 #[test]
 fn the_table_shows_each_file_and_what_became_of_it() {
     let mut rows = rows(&ledger(), false, Some("now"));
-    for (row, now) in rows
-        .iter_mut()
-        .zip([Some("max"), Some("7"), Some("9"), Some("max"), None])
-    {
+    let now = [
+        Some("8192"),
+        Some("8192"),
+        Some("max"),
+        Some("max"),
+        Some("7"),
+        Some("9"),
+        Some("max"),
+    ];
+    for (row, now) in rows.iter_mut().zip(now) {
         row.files[0].now = now.map(str::to_owned);
     }
-    rows[4].files[0].error = Some("it is gone".to_owned());
+    rows[7].files[0].error = Some("it is gone".to_owned());
     insta::assert_snapshot!(table(&rows));
 }
 
 #[test]
 fn a_row_leaves_out_what_is_not_known() {
     let rows = rows(&ledger(), false, Some("now"));
-    let json = serde_json::to_value(&rows[0]).unwrap();
+    let json = serde_json::to_value(&rows[3]).unwrap();
     assert_eq!(
         json,
         serde_json::json!({
