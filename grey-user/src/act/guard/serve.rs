@@ -19,8 +19,8 @@ use crate::act::fork::timespec;
 
 /// How often it looks at files that were put back and might be written to once more.
 const WATCH: u64 = 100;
-/// If it was held up itself for this long, the controller gets [`GRACE`]: both may have been.
-const OVERSLEPT: u64 = 100;
+/// If it was held up itself for this long, the controller gets [`GRACE`], once: both may have been.
+const OVERSLEPT: u64 = 500;
 const GRACE: u64 = 250;
 /// How long a dead controller's helpers may take to be gone before the files are put back for the first time.
 const HELPERS: u64 = 300;
@@ -118,7 +118,7 @@ pub(super) fn receive(socket: &OwnedFd) -> Result<Packet, Errno> {
 impl Serve {
     /// Serves until the controller is done or dead and everything is as it was.
     pub(super) fn run(&mut self) {
-        let (mut seen, mut next) = (now(), 0);
+        let (mut seen, mut graced, mut next) = (now(), 0, 0);
         loop {
             let line = self.hear(&mut seen);
             let dead = line == Line::Open && self.is_dead();
@@ -147,8 +147,9 @@ impl Serve {
             let before = now();
             self.sleep(wait);
             let late = now().saturating_sub(before.saturating_add(wait.unwrap_or(u64::MAX)));
-            if late > OVERSLEPT {
+            if late > OVERSLEPT && graced != seen {
                 seen = seen.max((now() + GRACE).saturating_sub(self.hang));
+                graced = seen;
             }
         }
     }
