@@ -141,19 +141,18 @@ fn available() -> Result<Outcome> {
             &format!("[watchdog]\nmin_available = \"{least}\"\n"),
         )?;
         let mut workload = Workload::start(&other)?;
+        workload.step(&pages(40 * M))?;
         let held = desk.hold(&cgroup, LOW, lease, &[])?;
-        workload.send(&pages(bytes))?;
+        let start = Instant::now();
+        workload.step(&pages(bytes))?;
         if lease == CONTROL {
-            return held.lasted();
+            held.lasted()
+        } else {
+            held.tripped("available", start)
         }
-        let under = wait_until("little available memory", Duration::from_secs(20), || {
-            Ok((available()? < least).then(Instant::now))
-        })?;
-        held.tripped("available", under)?;
-        Ok(())
     };
-    run(16 * M, CONTROL)?;
-    run(160 * M, LEASE)?;
+    run(4 * M, CONTROL)?;
+    run(40 * M, LEASE)?;
     Ok(Outcome::Passed)
 }
 
@@ -263,16 +262,22 @@ fn cool_down() -> Result<Outcome> {
         "--force",
     ])?;
     ensure!(again(&other)?.code() == Some(0), "another target");
-    let waited = wait_until("the end of the cool-down", Duration::from_secs(20), || {
+    let waited = wait_until("the end of the cool-down", Duration::from_secs(30), || {
+        let begun = at.elapsed();
         let finished = again(&target)?;
         ensure!(matches!(finished.code(), Some(0 | 4)), "{finished:?}");
-        Ok((finished.code() == Some(0)).then(|| at.elapsed()))
+        let allowed = finished.code() == Some(0);
+        // The harm was noted before we knew of it, so by then its cool-down is over for certain.
+        ensure!(
+            allowed || begun < Duration::from_secs(4),
+            "{begun:?} after the harm: {finished:?}"
+        );
+        Ok(allowed.then(|| at.elapsed()))
     })?;
     println!("allowed again {} ms after the harm", waited.as_millis());
-    // The harm was noted a bit before we knew of it, and a run takes its time.
     ensure!(
-        waited >= Duration::from_millis(3_500) && waited <= Duration::from_secs(10),
-        "after {waited:?}"
+        waited >= Duration::from_millis(3_500),
+        "already after {waited:?}"
     );
     // That went well, so the next harm is the first one again; the one after it, forced, is not.
     harm(&[])?;
