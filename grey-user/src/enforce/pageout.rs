@@ -504,7 +504,7 @@ fn take(
     let mut worker = start(process)?;
     let mut taken = Taken::default();
     let ranges = if cold {
-        let selection = cold::select(session, scene, process, &mut worker, budget.left)?;
+        let selection = cold::select(session, scene, process, budget.left)?;
         taken.touched = selection.touched;
         taken.mixed = selection.mixed;
         selection.cold

@@ -3,8 +3,8 @@
 //! `MADV_COLD` clears the accessed bits of its anonymous pages, and after a while smaps tells how much of each mapping
 //! was touched since. (/proc/PID/clear_refs does not flush the TLB on x86: pages in steady use stay in it and would
 //! count as not touched.) No file of these kernels tells which pages of a mapping were touched; where it is a part, that
-//! is found out piece by piece: `MADV_COLD` clears the bits of one piece, and what smaps counts less afterwards was
-//! touched there.
+//! is found out piece by piece: a byte of each page of one piece is read through /proc/PID/mem and thrown away, which
+//! marks the page as referenced (`FOLL_TOUCH` of mm/gup.c). What smaps counts more afterwards was not touched before.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use crate::act::{Scene, Session};
 use crate::cli::Failure;
 
-use super::maps::{Mapping, Range};
+use super::maps::{self, Mapping, Range};
 use super::target::Process;
-use super::worker::{Advice, Worker};
-use super::{WINDOW, reading_failed};
+use super::worker::Advice;
+use super::{WINDOW, ended, reading_failed};
 
 /// Untouched bytes of a mapping below which it is not looked at in pieces: each look walks all of the process's pages.
 const WORTH: u64 = 4 << 20;
@@ -76,7 +76,6 @@ pub(super) fn select(
     session: &mut Session,
     scene: &Scene,
     process: &Process,
-    worker: &mut Worker,
     wanted: u64,
 ) -> Result<Selection, Failure> {
     let mut selection = Selection::default();
@@ -95,7 +94,7 @@ pub(super) fn select(
         let mut cold = 0;
         if idle >= WORTH && found < wanted && patience.is_some_and(|end| Instant::now() < end) {
             let pieces = pieces(session, scene, process, &mapping)?;
-            match in_pieces(session, scene, process, worker, &mapping, &pieces, patience)? {
+            match in_pieces(session, scene, process, &mapping, &pieces, patience)? {
                 Some(pieces) => {
                     cold = pieces.iter().map(|piece| piece.resident).sum();
                     selection
@@ -173,31 +172,29 @@ fn in_pieces(
     session: &mut Session,
     scene: &Scene,
     process: &Process,
-    worker: &mut Worker,
     mapping: &Mapping,
     pieces: &[Piece],
     patience: Option<Instant>,
 ) -> Result<Option<Vec<Piece>>, Failure> {
     let mut cold = Vec::new();
-    let touched = |session: &mut Session| -> Result<Option<u64>, Failure> {
+    let referenced = |session: &mut Session| -> Result<Option<u64>, Failure> {
         Ok(read(session, scene, process)?
             .into_iter()
             .find(|now| now.range == mapping.range)
             .map(|now| now.referenced))
     };
-    let Some(mut before) = touched(session)? else {
+    let Some(mut before) = referenced(session)? else {
         return Ok(None);
     };
     for piece in pieces {
         if patience.is_none_or(|end| Instant::now() >= end) {
             return Ok(None);
         }
-        let range = std::slice::from_ref(&piece.range);
-        super::advise(session, scene, process, worker, Advice::Cold, range)?;
-        let Some(after) = touched(session)? else {
+        let marked = mark(session, scene, process, &piece.range)?;
+        let Some(after) = referenced(session)? else {
             return Ok(None);
         };
-        if untouched(before, after, piece.resident) {
+        if untouched(before, after, marked) {
             cold.push(piece.clone());
         }
         before = after;
@@ -205,10 +202,41 @@ fn in_pieces(
     Ok(Some(cold))
 }
 
-/// Whether nothing of a piece counted as touched before its bits were cleared. What others touch meanwhile adds to the
-/// count and could hide as much: a piece is only trusted while that is little of it.
-fn untouched(before: u64, after: u64, resident: u64) -> bool {
-    after >= before && after - before <= resident / 32
+/// Whether a piece of so many marked bytes had not been touched: then all of them are counted more. What others touch
+/// meanwhile is counted too and could hide as much, so that neither may differ by more than a little.
+fn untouched(before: u64, after: u64, marked: u64) -> bool {
+    let slack = marked / 64;
+    after
+        .checked_sub(before)
+        .is_some_and(|more| more > 0 && more.abs_diff(marked) <= slack)
+}
+
+/// Marks what is resident of a range as referenced; returns how many bytes that were.
+fn mark(
+    session: &mut Session,
+    scene: &Scene,
+    process: &Process,
+    range: &Range,
+) -> Result<u64, Failure> {
+    let pagemap = pagemap(scene, process)?;
+    let path = format!("/proc/{}/mem", process.pid);
+    // Its memory is that of the process which had this number when the file was opened.
+    let memory = File::open(scene.host.path(&path))
+        .map_err(|error| reading_failed(process, &path, &error))?;
+    if !process.lives() {
+        return Err(ended(process));
+    }
+    let page = rustix::param::page_size() as u64;
+    let range = range.clone();
+    let timeout = scene.safety.write_timeout;
+    maps::patiently(&path, timeout, &mut || session.poll(), move || {
+        let mut marked = 0;
+        for resident in maps::resident(&pagemap, &range, page)? {
+            marked += maps::mark(&memory, &resident, page);
+        }
+        Ok(marked)
+    })?
+    .map_err(|error| reading_failed(process, &path, &error))
 }
 
 /// The file that tells which pages are resident.
@@ -254,10 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_is_cold_if_clearing_it_lowers_the_count_by_nothing() {
-        assert!(untouched(100 * M, 100 * M, 2 * M));
-        assert!(!untouched(100 * M, 100 * M - 4096, 2 * M));
-        assert!(untouched(100 * M, 100 * M + 4096, 2 * M));
-        assert!(!untouched(100 * M, 101 * M, 2 * M), "too much noise");
+    fn a_piece_is_cold_if_marking_it_raises_the_count_by_all_of_it() {
+        assert!(untouched(100 * M, 102 * M, 2 * M));
+        assert!(untouched(100 * M, 102 * M - 4096, 2 * M), "one page");
+        assert!(untouched(100 * M, 102 * M + 4096, 2 * M), "one elsewhere");
+        assert!(!untouched(100 * M, 100 * M, 2 * M), "all of it is hot");
+        assert!(!untouched(100 * M, 101 * M, 2 * M), "half of it is");
+        assert!(!untouched(100 * M, 103 * M, 2 * M), "too much elsewhere");
+        assert!(!untouched(100 * M, 99 * M, 2 * M));
+        assert!(!untouched(100 * M, 100 * M, 0), "nothing was marked");
     }
 }

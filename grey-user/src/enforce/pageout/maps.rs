@@ -213,6 +213,18 @@ pub(crate) fn resident(pagemap: &File, window: &Range, page: u64) -> io::Result<
     Ok(ranges)
 }
 
+/// Reads a byte of each page of `range` from /proc/PID/mem and throws it away; returns the bytes of the pages that were
+/// there.
+pub(crate) fn mark(memory: &File, range: &Range, page: u64) -> u64 {
+    let mut byte = [0];
+    let there = range
+        .clone()
+        .step_by(page as usize)
+        .filter(|at| matches!(memory.read_at(&mut byte, *at), Ok(1)))
+        .count();
+    there as u64 * page
+}
+
 /// Documentation/admin-guide/mm/pagemap.rst: present, not swapped, no file or shared memory, mapped here alone. The
 /// kernel skips pages that somebody else maps too, and the zero page is never mapped alone.
 fn takeable(entry: u64) -> bool {
@@ -344,6 +356,62 @@ VmFlags: rd wr mr mw me gd ac
         ] {
             assert!(!takeable(not), "{not:x}");
         }
+    }
+
+    /// What tells touched pages from others: reading one through /proc/PID/mem makes smaps count it.
+    #[test]
+    fn marked_pages_count_as_referenced_and_only_once() {
+        const PAGES: usize = 64;
+        let page = rustix::param::page_size();
+        let bytes = (PAGES * page) as u64;
+        // SAFETY: a new mapping overlaps nothing; its first and last page keep it apart from its neighbours.
+        let start = unsafe {
+            use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
+            let rw = ProtFlags::READ | ProtFlags::WRITE;
+            let all = mmap_anonymous(
+                std::ptr::null_mut(),
+                (PAGES + 2) * page,
+                rw,
+                MapFlags::PRIVATE,
+            )
+            .unwrap();
+            let end = all.wrapping_byte_add((PAGES + 1) * page);
+            mprotect(all, page, MprotectFlags::empty()).unwrap();
+            mprotect(end, page, MprotectFlags::empty()).unwrap();
+            all.wrapping_byte_add(page)
+        };
+        for at in 0..PAGES {
+            // SAFETY: inside the mapping, which is writable and ours alone.
+            unsafe { start.cast::<u8>().add(at * page).write_volatile(1) };
+        }
+        // SAFETY: the advice changes nothing of the content.
+        assert_eq!(
+            unsafe { libc::madvise(start, PAGES * page, libc::MADV_COLD) },
+            0
+        );
+        let range = start as u64..start as u64 + bytes;
+        let referenced = || {
+            read(&Host::live(), std::process::id())
+                .unwrap()
+                .into_iter()
+                .find(|mapping| mapping.range == range)
+                .map(|mapping| mapping.referenced)
+        };
+        assert_eq!(referenced(), Some(0));
+        for at in 0..PAGES / 4 {
+            // SAFETY: as above.
+            unsafe { start.cast::<u8>().add(at * page).read_volatile() };
+        }
+        assert_eq!(referenced(), Some(bytes / 4));
+        let memory = File::open("/proc/self/mem").unwrap();
+        assert_eq!(mark(&memory, &range, page as u64), bytes);
+        assert_eq!(referenced(), Some(bytes));
+        // SAFETY: the mapping is ours and ends here, with the pages around it.
+        unsafe {
+            let all = start.wrapping_byte_sub(page);
+            rustix::mm::munmap(all, (PAGES + 2) * page).unwrap();
+        }
+        assert_eq!(mark(&memory, &range, page as u64), 0);
     }
 
     #[test]

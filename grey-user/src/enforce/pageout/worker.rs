@@ -407,4 +407,56 @@ mod tests {
         assert!(serve(null.as_fd(), &long[..], Vec::new()).is_err());
         assert!(serve(null.as_fd(), &[][..], Vec::new()).is_ok());
     }
+
+    #[test]
+    fn a_helper_that_does_not_answer_is_ended_and_the_caller_has_its_turn() {
+        let worker = || {
+            let mut child = Command::new("sleep")
+                .arg("60")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let (requests, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            Worker {
+                child,
+                requests,
+                answers,
+            }
+        };
+        let ranges = [4096..8192];
+        let mut late = worker();
+        let mut turns = 0;
+        let failure = late
+            .advise(
+                Advice::Pageout,
+                &ranges,
+                Duration::from_millis(200),
+                &mut || {
+                    turns += 1;
+                    Ok(())
+                },
+            )
+            .unwrap_err();
+        assert!(
+            failure.message.contains("no end within"),
+            "{}",
+            failure.message
+        );
+        assert!(turns >= 2, "{turns} turns");
+        assert!(late.child.try_wait().unwrap().is_some(), "it still runs");
+        let mut stopped = worker();
+        let start = Instant::now();
+        let failure = stopped
+            .advise(
+                Advice::Pageout,
+                &ranges,
+                Duration::from_secs(60),
+                &mut || Err(Failure::failed("enough")),
+            )
+            .unwrap_err();
+        assert_eq!(failure.message, "enough");
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(stopped.child.try_wait().unwrap().is_some(), "it still runs");
+    }
 }
