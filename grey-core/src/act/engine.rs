@@ -554,6 +554,8 @@ impl<W: World> Engine<W> {
                 return;
             }
         };
+        // Where the file holds our value, what was made over it is put back already, and only its record is lost.
+        let covering = covering.filter(|_| current != new);
         let verdict = undo(
             current.as_str().as_bytes(),
             old.as_str().as_bytes(),

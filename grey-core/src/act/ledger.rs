@@ -148,6 +148,10 @@ impl Ledger {
             Record::Ended { id } => {
                 let action = self.action(*id);
                 action.phase = Phase::Ended;
+                // A record of theirs that is lost.
+                for step in &mut action.steps {
+                    step.closed.get_or_insert(Close::Back);
+                }
             }
             Record::Closed { id, step, how } => self.close(*id, *step, *how),
             Record::Harm(harm) => {
