@@ -122,7 +122,7 @@ fn unusable() -> Result<Outcome> {
     fs::write(&state, "a file")?;
     each(4, &[&argument, "is no folder", "--state-dir"])?;
     fs::remove_file(&state)?;
-    symlink(&scratch.join("elsewhere"), &state)?;
+    symlink(scratch.join("elsewhere"), &state)?;
     each(4, &[&argument, "is a link"])?;
     fs::remove_file(&state)?;
     fs::create_dir(&state)?;
