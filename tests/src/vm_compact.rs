@@ -62,7 +62,7 @@ fn makes_huge_blocks() -> Result<Outcome> {
     println!("{outcome}");
     let huge = |state: &Value| state["free_huge"].as_u64().context("no free_huge");
     let (before, after) = (huge(&outcome["before"])?, huge(&outcome["after"])?);
-    // 5.10 and 6.1 end a compaction at the first page for which they find no place, which may be at once.
+    // The kernel ends a compaction at the first page for which it finds no place, which may be at once.
     let looked = scanned()? - looked;
     let through = looked >= touched / PAGE * 2 / 5;
     println!("{looked} pages looked at, {} touched", touched / PAGE);

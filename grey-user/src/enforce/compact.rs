@@ -24,10 +24,12 @@ A --lease means nothing here. In a guest with free-page reporting it is what let
 const FILE: &str = "/proc/sys/vm/compact_memory";
 /// How long it may take: a large machine moves gigabytes.
 const WITHIN: Duration = Duration::from_secs(300);
-/// Most passes: older kernels end one at the first page for which they find no place (-ENOMEM from migrate_pages in
+/// Most passes: the kernel ends one at the first page for which it finds no place (-ENOMEM from migrate_pages in
 /// compact_zone, mm/compaction.c), and the next may get further.
 const PASSES: u32 = 8;
-/// Gain of a pass in huge blocks that makes another one worth its time.
+/// Passes in a row without gain after which no more is to be had.
+const IN_VAIN: u32 = 2;
+/// Gain of a pass in huge blocks that is one.
 const WORTH: u64 = 4 << 20;
 /// The order of a huge page of 2 MiB, where the kernel does not tell one (`pageblock_order` without huge pages is at
 /// least that on x86-64).
@@ -137,6 +139,7 @@ impl Actuator for Compact {
 fn passes(act: &mut Act<'_>, scene: &Scene) -> Result<u32, Fault> {
     let end = Instant::now() + WITHIN;
     let mut huge = free_huge(&scene.host);
+    let mut in_vain = 0;
     for pass in 1..=PASSES {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
         let file =
@@ -145,7 +148,11 @@ fn passes(act: &mut Act<'_>, scene: &Scene) -> Result<u32, Fault> {
         act.session.write(file, b"1", left)?;
         let now = free_huge(&scene.host);
         let gain = now.zip(huge).map(|(now, then)| now.saturating_sub(then));
-        if gain.is_none_or(|gain| gain < WORTH) {
+        in_vain = match gain {
+            Some(gain) if gain >= WORTH => 0,
+            _ => in_vain + 1,
+        };
+        if in_vain == IN_VAIN || gain.is_none() {
             return Ok(pass);
         }
         huge = now;
