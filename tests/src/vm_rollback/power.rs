@@ -21,7 +21,7 @@ fn kept() -> Result<Outcome> {
     let bench = Bench::new("cut-kept")?;
     bench.keep()?;
     let whole = bench.shelf.bytes()?;
-    every_cut(&bench, &whole, 4)?;
+    every_cut(&bench, &whole, 16)?;
 
     // What was kept is not unfinished.
     bench.shelf.write(&whole)?;
@@ -38,7 +38,21 @@ fn kept() -> Result<Outcome> {
 
 fn broken_off() -> Result<Outcome> {
     let bench = Bench::new("cut-broken")?;
-    let command = bench.hold()?;
+    let command = Observer::start(&[
+        "enforce",
+        "limit",
+        bench.cgroup.path(),
+        "--high",
+        "128M",
+        "--lease",
+        "60s",
+        "--state-dir",
+        bench.shelf.state(),
+    ])?;
+    let one = [NEW[0], PRIOR[1].1];
+    wait_until("the limit", SOON, || {
+        Ok(bench.holds(one).is_ok().then_some(()))
+    })?;
     let guard = guard_of(command.pid())?.context("no guard runs")?;
     // Stopped first: it must not notice the command's end.
     send(guard, Signal::STOP)?;
@@ -46,7 +60,7 @@ fn broken_off() -> Result<Outcome> {
     send(guard, Signal::KILL)?;
     wait_until("the guard's end", SOON, || Ok((!runs(guard)).then_some(())))?;
     drop(command);
-    bench.holds(NEW)?;
+    bench.holds(one)?;
     ensure!(bench.state_of(1)? == "broken_off");
     every_cut(&bench, &bench.shelf.bytes()?, 8)?;
     Ok(Outcome::Passed)
