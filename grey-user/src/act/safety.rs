@@ -67,7 +67,7 @@ impl Default for Safety {
             cap: 64 << 30,
             least_limit: 64 << 20,
             write_timeout: Duration::from_secs(10),
-            hang: Duration::from_millis(1500),
+            hang: Duration::from_millis(1200),
             watchdog: Thresholds::default(),
             cooldown: Duration::from_secs(60),
             cooldown_max: Duration::from_secs(24 * 3600),
