@@ -543,7 +543,7 @@ impl<W: World> Engine<W> {
             .ledger
             .covering(id, open)
             .map(|upper| (upper.id, upper.phase));
-        let current = match self.world.read(&knob) {
+        let current = match self.look(&knob) {
             Ok(current) => current,
             Err(Fault::Gone) => {
                 self.close(id, step, Close::Gone, undone);
@@ -602,6 +602,14 @@ impl<W: World> Engine<W> {
                     }
                 }
             }
+        }
+    }
+
+    /// What a knob holds. That it is gone is believed only when it is found so twice: it would never be tried again.
+    fn look(&mut self, knob: &Knob) -> Result<Value, Fault> {
+        match self.world.read(knob) {
+            Err(Fault::Gone) => self.world.read(knob),
+            seen => seen,
         }
     }
 

@@ -138,7 +138,6 @@ fn one(
     }
     let orphans = Orphans::of(tracee.pid())?;
     tracee.fail(errno)?;
-    tracee.release(0)?;
     let ended = tracee.end()?;
     let code = ended.status.code();
     let what = format!("call {number} failed with {name}: {ended:?}");

@@ -13,7 +13,7 @@ use super::tracee::{Next, Tracee};
 pub(crate) enum Blow {
     /// SIGKILL of the controller.
     Kill,
-    /// SIGSTOP of the controller, and SIGCONT after its guard must have taken over.
+    /// The controller does not run, as after SIGSTOP, and goes on after its guard must have taken over.
     Stop,
     /// SIGKILL of the guard and then of the controller.
     Both,
@@ -25,7 +25,7 @@ impl Blow {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Blow::Kill => "SIGKILL of the controller",
-            Blow::Stop => "SIGSTOP of the controller",
+            Blow::Stop => "standstill of the controller",
             Blow::Both => "SIGKILL of guard and controller, then rollback",
             Blow::Guard => "SIGKILL of the guard",
         }
@@ -57,6 +57,8 @@ pub(crate) struct Seen {
     pub(crate) reached: Reached,
     /// The point that it was, where those before were the same.
     pub(crate) call: usize,
+    /// How long it took to get there.
+    pub(crate) led: Duration,
     /// Something had been changed at that moment.
     pub(crate) in_force: bool,
     /// From the blow until everything was as before.
@@ -113,10 +115,12 @@ fn well(mut tracee: Tracee) -> Result<(Tracee, Reached, usize)> {
 
 /// Begins the action anew and strikes at a point.
 pub(crate) fn strike(scene: &Scene, blow: Blow, point: Point) -> Result<Seen> {
+    let start = Instant::now();
     let (mut tracee, reached, call) = reach(scene, point)?;
     let mut seen = Seen {
         reached,
         call,
+        led: start.elapsed(),
         ..Seen::default()
     };
     if reached == Reached::End {
@@ -180,7 +184,6 @@ fn kill(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
 fn stop(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
     let orphans = Orphans::of(tracee.pid())?;
     let blow = Instant::now();
-    tracee.release(libc::SIGSTOP)?;
     let mut bad = None;
     while blow.elapsed() < HANG + LONGER
         || bad.is_some_and(|bad| blow.elapsed() < bad + LONGER) && blow.elapsed() < HANG + PROMISE
@@ -193,19 +196,18 @@ fn stop(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
     // A kept action that was complete before stays.
     let complete = scene.is_complete()?;
     if !complete {
-        scene.is_prior("while it is stopped")?;
+        scene.is_prior("while it stands still")?;
         seen.back = bad.filter(|_| seen.in_force);
     }
-    tracee.go_on()?;
     let ended = tracee.end()?;
     let code = ended.status.code();
     ensure!(
         matches!(code, Some(0 | 4)) && ended.stderr.lines().count() <= 1,
-        "after SIGCONT: {ended:?}; {}",
+        "after its standstill: {ended:?}; {}",
         scene.journal()?
     );
     watch(scene, &orphans, Instant::now())?;
-    settled(scene, seen).with_context(|| format!("after SIGCONT: {ended:?}"))?;
+    settled(scene, seen).with_context(|| format!("after its standstill: {ended:?}"))?;
     ensure!(
         !seen.kept || code == Some(0),
         "it is in force although {ended:?}"
@@ -229,7 +231,6 @@ fn guard(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
     let orphans = Orphans::of(tracee.pid())?;
     let blow = Instant::now();
     orphans.kill_guard()?;
-    tracee.release(0)?;
     let ended = tracee.end()?;
     let code = ended.status.code();
     ensure!(

@@ -37,6 +37,8 @@ struct Tally {
     in_force: usize,
     kept: usize,
     latencies: Latencies,
+    /// How long it took to get to a point, microseconds.
+    led: Latencies,
 }
 
 impl Tally {
@@ -49,6 +51,7 @@ impl Tally {
         };
         if seen.reached == Reached::Point {
             self.struck += 1;
+            self.led.add(seen.led.as_micros() as i64);
             self.in_force += usize::from(seen.in_force);
             self.kept += usize::from(seen.kept);
         }
@@ -129,7 +132,7 @@ pub(crate) fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) 
         action.name()
     );
     println!(
-        "{}, {}: {} points for {} gaps (one of {}), {} with changes in force, {} kept; back after {} us (median), {} us (max); {:.1} s",
+        "{}, {}: {} points for {} gaps (one of {}), {} with changes in force, {} kept; back after {} us (median), {} us (max); led there in {} us (median); {:.1} s",
         action.name(),
         blow.name(),
         tally.struck,
@@ -139,6 +142,7 @@ pub(crate) fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) 
         tally.kept,
         tally.latencies.median(),
         tally.latencies.max(),
+        tally.led.median(),
         start.elapsed().as_secs_f64(),
     );
     Ok(())

@@ -170,7 +170,6 @@ pub(crate) struct Tracee {
     /// The signal it gets when it goes on.
     signal: c_int,
     status: Option<ExitStatus>,
-    traced: bool,
     out: File,
     err: File,
     /// Whoever waits at the other end kills what hangs.
@@ -229,7 +228,6 @@ impl Tracee {
             changed: true,
             signal: 0,
             status: None,
-            traced: true,
             out,
             err,
             _alive: alive,
@@ -453,25 +451,11 @@ impl Tracee {
         Ok(())
     }
 
-    /// Lets it go on by itself, or, with a signal, as that has it.
-    pub(crate) fn release(&mut self, signal: c_int) -> Result<()> {
-        self.traced = false;
-        self.request(libc::PTRACE_DETACH, signal as usize)
-    }
-
-    pub(crate) fn go_on(&self) -> Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::CONT)?)
-    }
-
-    /// Awaits its end and gives what it said.
+    /// Lets it go on, awaits its end and gives what it said. It is traced to the last: the filter needs a tracer.
     pub(crate) fn end(&mut self) -> Result<Ended> {
         let start = Instant::now();
         while self.status.is_none() {
-            if self.traced {
-                self.step(libc::PTRACE_CONT)?;
-            } else {
-                self.wait(libc::__WALL)?;
-            }
+            self.step(libc::PTRACE_CONT)?;
         }
         ensure!(
             start.elapsed() < HANGS,
