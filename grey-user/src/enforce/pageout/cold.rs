@@ -13,9 +13,9 @@ use crate::act::{Scene, Session};
 use crate::cli::Failure;
 
 use super::maps::{self, Mapping, Range};
+use super::take::{self, WINDOW, ended, reading_failed};
 use super::target::Process;
 use super::worker::Advice;
-use super::{WINDOW, ended, reading_failed};
 
 /// Untouched bytes of a mapping below which it is not looked at in pieces: each look walks all of the process's pages.
 const WORTH: u64 = 4 << 20;
@@ -47,7 +47,7 @@ pub(super) fn forget(
     scene: &Scene,
     process: &Process,
 ) -> Result<(), Failure> {
-    let mut worker = super::start(process)?;
+    let mut worker = take::start(process)?;
     for mapping in read(session, scene, process)? {
         let mut at = mapping.range.start;
         while at < mapping.range.end {
@@ -55,7 +55,7 @@ pub(super) fn forget(
                 .saturating_mul(WINDOW)
                 .min(mapping.range.end);
             at = window.end;
-            super::advise(
+            take::advise(
                 session,
                 scene,
                 process,
@@ -111,7 +111,7 @@ pub(super) fn select(
 }
 
 fn read(session: &mut Session, scene: &Scene, process: &Process) -> Result<Vec<Mapping>, Failure> {
-    super::mappings(scene, process, &mut || session.poll())
+    take::mappings(scene, process, &mut || session.poll())
 }
 
 /// A part of a mapping.
@@ -137,7 +137,7 @@ fn pieces(
             .saturating_mul(WINDOW)
             .min(mapping.range.end);
         at = window.end;
-        let ranges = super::resident(scene, process, window, &mut || session.poll())?;
+        let ranges = take::resident(scene, process, window, &mut || session.poll())?;
         gather(&mut pieces, &ranges, &mapping.range, least);
     }
     Ok(pieces)
@@ -246,6 +246,10 @@ pub(super) fn pagemap(scene: &Scene, process: &Process) -> Result<File, Failure>
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "lists of one range are what is meant"
+)]
 mod tests {
     use super::*;
 

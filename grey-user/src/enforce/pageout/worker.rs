@@ -4,11 +4,10 @@
 //! The helper is this program again. It is given a pidfd, so that it can reach that one process and no other, and
 //! takes requests on stdin: advice, number of ranges, ranges; it answers on stdout.
 
-use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +17,12 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::cli::Failure;
 
 use super::maps::{Range, Tick};
+
+mod serve;
+#[cfg(test)]
+mod tests;
+
+pub(super) use serve::main;
 
 /// First argument of a helper; no command has such a name.
 const MODE: &str = "__pageout";
@@ -231,232 +236,5 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.end(&mut || Ok(()));
-    }
-}
-
-/// The helper's own side; `None` where these arguments are not for it.
-pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    if args.nth(1)? != MODE {
-        return None;
-    }
-    let pidfd = args
-        .next()
-        .and_then(|number| number.to_str()?.parse::<RawFd>().ok())
-        .filter(|number| *number > 2);
-    let Some(pidfd) = pidfd else {
-        return Some(ExitCode::from(2));
-    };
-    // SAFETY: if it is not open every call through it fails with EBADF; nobody closes it while we run.
-    let pidfd = unsafe { BorrowedFd::borrow_raw(pidfd) };
-    let served = serve(pidfd, io::stdin().lock(), io::stdout().lock());
-    Some(ExitCode::from(u8::from(served.is_err())))
-}
-
-/// Requests until there are none.
-fn serve(
-    pidfd: BorrowedFd<'_>,
-    mut requests: impl Read,
-    mut answers: impl Write,
-) -> io::Result<()> {
-    loop {
-        let mut head = [0_u8; 8];
-        match requests.read_exact(&mut head) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            result => result?,
-        }
-        let number = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_le_bytes);
-        let advice = match number(&head[..4]) as libc::c_int {
-            libc::MADV_COLD => Advice::Cold,
-            libc::MADV_PAGEOUT => Advice::Pageout,
-            _ => return Err(io::ErrorKind::InvalidData.into()),
-        };
-        let count = number(&head[4..]) as usize;
-        if count > MAX_RANGES {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut body = vec![0_u8; count * 16];
-        requests.read_exact(&mut body)?;
-        let ranges: Vec<libc::iovec> = body
-            .chunks_exact(16)
-            .map(|range| {
-                let part = |at: usize| range[at..at + 8].try_into().map_or(0, usize::from_le_bytes);
-                libc::iovec {
-                    iov_base: std::ptr::without_provenance_mut(part(0)),
-                    iov_len: part(8),
-                }
-            })
-            .collect();
-        let answer = all(&ranges, |ranges| process_madvise(pidfd, ranges, advice));
-        for part in [answer.advised, answer.refused, answer.error] {
-            answers.write_all(&part.to_le_bytes())?;
-        }
-        answers.flush()?;
-    }
-}
-
-/// One call after the other until each range was taken or refused.
-fn all(
-    mut ranges: &[libc::iovec],
-    mut call: impl FnMut(&[libc::iovec]) -> Result<u64, Errno>,
-) -> Answer {
-    let mut answer = Answer::default();
-    while let Some(first) = ranges.first() {
-        match call(ranges) {
-            Ok(mut done) => {
-                answer.advised += done;
-                let whole = ranges
-                    .iter()
-                    .take_while(|range| {
-                        let fits = range.iov_len as u64 <= done;
-                        done = done.saturating_sub(range.iov_len as u64);
-                        fits
-                    })
-                    .count();
-                // A range that was taken in part is refused for the rest; no progress at all would be for ever.
-                ranges = match whole {
-                    0 => {
-                        answer.refused += 1;
-                        &ranges[1..]
-                    }
-                    whole => &ranges[whole..],
-                };
-            }
-            Err(Errno::INTR | Errno::AGAIN) if first.iov_len == 0 => ranges = &ranges[1..],
-            Err(Errno::INTR) => {}
-            Err(error @ (Errno::SRCH | Errno::PERM | Errno::NOSYS | Errno::BADF)) => {
-                answer.error = error.raw_os_error() as u64;
-                return answer;
-            }
-            Err(_) => {
-                answer.refused += 1;
-                ranges = &ranges[1..];
-            }
-        }
-    }
-    answer
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd as _;
-
-    use super::*;
-
-    fn ranges(lengths: &[usize]) -> Vec<libc::iovec> {
-        lengths
-            .iter()
-            .map(|length| libc::iovec {
-                iov_base: std::ptr::null_mut(),
-                iov_len: *length,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_refused_range_costs_itself_and_no_other() {
-        // The kernel stops at the range of 7 and tells of what it did before.
-        let answer = all(&ranges(&[4, 4, 7, 4]), |left| {
-            let good: u64 = left
-                .iter()
-                .take_while(|range| range.iov_len != 7)
-                .map(|range| range.iov_len as u64)
-                .sum();
-            if good == 0 {
-                Err(Errno::NOMEM)
-            } else {
-                Ok(good)
-            }
-        });
-        assert_eq!(
-            answer,
-            Answer {
-                advised: 12,
-                refused: 1,
-                error: 0
-            }
-        );
-    }
-
-    #[test]
-    fn a_process_that_is_gone_ends_it_and_no_answer_is_for_ever() {
-        let gone = all(&ranges(&[4, 4]), |_| Err(Errno::SRCH));
-        assert_eq!(gone.error, libc::ESRCH as u64);
-        let nothing = all(&ranges(&[4, 4]), |_| Ok(0));
-        assert_eq!((nothing.advised, nothing.refused), (0, 2));
-    }
-
-    #[test]
-    fn only_its_own_arguments_make_a_helper_and_nonsense_ends_it() {
-        let args = |list: &[&str]| {
-            main(
-                list.iter()
-                    .map(OsString::from)
-                    .collect::<Vec<_>>()
-                    .into_iter(),
-            )
-        };
-        assert!(args(&["grey-ebpf"]).is_none());
-        assert!(args(&["grey-ebpf", "watch", MODE]).is_none());
-        for bad in ["", "x", "-1", "0", "2"] {
-            assert!(args(&["grey-ebpf", MODE, bad]).is_some(), "{bad:?}");
-        }
-        let null = std::fs::File::open("/dev/null").unwrap();
-        assert!(serve(null.as_fd(), &[0_u8; 8][..], Vec::new()).is_err());
-        let mut long = 21_u32.to_le_bytes().to_vec();
-        long.extend_from_slice(&u32::MAX.to_le_bytes());
-        assert!(serve(null.as_fd(), &long[..], Vec::new()).is_err());
-        assert!(serve(null.as_fd(), &[][..], Vec::new()).is_ok());
-    }
-
-    #[test]
-    fn a_helper_that_does_not_answer_is_ended_and_the_caller_has_its_turn() {
-        let worker = || {
-            let mut child = Command::new("sleep")
-                .arg("60")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let (requests, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-            Worker {
-                child,
-                requests,
-                answers,
-            }
-        };
-        let ranges = [4096..8192];
-        let mut late = worker();
-        let mut turns = 0;
-        let failure = late
-            .advise(
-                Advice::Pageout,
-                &ranges,
-                Duration::from_millis(200),
-                &mut || {
-                    turns += 1;
-                    Ok(())
-                },
-            )
-            .unwrap_err();
-        assert!(
-            failure.message.contains("no end within"),
-            "{}",
-            failure.message
-        );
-        assert!(turns >= 2, "{turns} turns");
-        assert!(late.child.try_wait().unwrap().is_some(), "it still runs");
-        let mut stopped = worker();
-        let start = Instant::now();
-        let failure = stopped
-            .advise(
-                Advice::Pageout,
-                &ranges,
-                Duration::from_secs(60),
-                &mut || Err(Failure::failed("enough")),
-            )
-            .unwrap_err();
-        assert_eq!(failure.message, "enough");
-        assert!(start.elapsed() < Duration::from_secs(10));
-        assert!(stopped.child.try_wait().unwrap().is_some(), "it still runs");
     }
 }
