@@ -255,6 +255,10 @@ impl World for Lent<'_> {
         self.machine.call()?;
         if let Some(guard) = &mut self.machine.guard {
             guard.table.release(id, step, |_| ());
+            // What it has undone cannot be kept.
+            if guard.revoked {
+                return Err(Fault::Revoked);
+            }
         }
         Ok(())
     }
@@ -395,11 +399,14 @@ fn act(engine: &mut Engine<Lent<'_>>, changes: &[(usize, u64)], after: After, se
             KnobFile::KsmAdvisorMode => {
                 let pages = Knob::machine(KnobFile::KsmPagesToScan);
                 // Once it is on, what its pages are is the kernel's affair.
-                let on = engine.world.read(&knob);
-                let first = match engine.world.read(&pages) {
-                    Ok(_) if on.is_ok_and(|mode| mode.as_str() != "none") => continue,
-                    Ok(now) => engine.set_before(id, &pages, &now, Some(&Value::number(100))),
-                    Err(fault) => Err(grey_core::act::ActError::Read { knob: pages, fault }),
+                let first = match (engine.world.read(&knob), engine.world.read(&pages)) {
+                    (Ok(mode), _) if mode.as_str() != "none" => continue,
+                    (Ok(_), Ok(now)) => {
+                        engine.set_before(id, &pages, &now, Some(&Value::number(100)))
+                    }
+                    (Err(fault), _) | (_, Err(fault)) => {
+                        Err(grey_core::act::ActError::Read { knob: pages, fault })
+                    }
                 };
                 first.and_then(|_| engine.set(id, &knob, &Value::new("scan-time").unwrap()))
             }

@@ -313,6 +313,7 @@ impl<W: World> Engine<W> {
                 id: holder,
             });
         }
+        self.close_lost(knob, &old);
         let step = self
             .ledger
             .get(id)
@@ -372,6 +373,17 @@ impl<W: World> Engine<W> {
             Ok(())
         } else {
             Err(Fault::Other(format!("somebody else writes to {knob}")))
+        }
+    }
+
+    /// Closes changes of a knob that were put back without a record: what is made now does not lie over them.
+    fn close_lost(&mut self, knob: &Knob, current: &Value) {
+        while let Some((id, top)) = self.ledger.top(knob)
+            && top.old == *current
+            && top.new != *current
+        {
+            let step = top.step;
+            self.close(id, step, Close::Back, &mut Undone::default());
         }
     }
 
@@ -465,7 +477,11 @@ impl<W: World> Engine<W> {
             .ledger
             .get(id)
             .is_some_and(|action| !action.is_open() && action.phase != Phase::Ended);
-        if over && let Err(fault) = self.append(Record::Ended { id }) {
+        // After a record that was lost, how the changes ended has to be found out again.
+        if over
+            && undone.journal.is_none()
+            && let Err(fault) = self.append(Record::Ended { id })
+        {
             undone.journal.get_or_insert(fault);
         }
         undone
@@ -503,7 +519,9 @@ impl<W: World> Engine<W> {
             for step in steps {
                 self.close(id, step, Close::OtherBoot, &mut undone);
             }
-            if let Err(fault) = self.append(Record::Ended { id }) {
+            if undone.journal.is_none()
+                && let Err(fault) = self.append(Record::Ended { id })
+            {
                 undone.journal.get_or_insert(fault);
             }
         }
@@ -539,10 +557,11 @@ impl<W: World> Engine<W> {
             undone.failed.push((knob, Fault::Other(why.to_owned())));
             return;
         }
-        let covering = self
-            .ledger
-            .covering(id, open)
-            .map(|upper| (upper.id, upper.phase));
+        // What lies over it directly counts, but for an action under way at the top.
+        let covering = self.ledger.covering(id, open).map(|upper| {
+            let holder = self.holder(&knob).filter(|holder| *holder != id);
+            holder.map_or((upper.id, upper.phase), |holder| (holder, Phase::Running))
+        });
         let current = match self.look(&knob) {
             Ok(current) => current,
             Err(Fault::Gone) => {
