@@ -92,10 +92,12 @@ fn machine(scene: &Scene) -> ActionState {
     state
 }
 
-fn written(knobs: &Knobs, file: KnobFile, new: &Value, reversible: bool) -> PlannedWrite {
+/// One planned write; `knobs` hold the new value from then on, for what is told of the next.
+fn written(knobs: &mut Knobs, file: KnobFile, new: &Value, reversible: bool) -> PlannedWrite {
+    let old = knobs.insert(file, new.clone());
     PlannedWrite {
         file: Knob::machine(file).to_string(),
-        old: knobs.get(&file).map(ToString::to_string),
+        old: old.map(|old| old.to_string()),
         new: new.to_string(),
         reversible,
     }
@@ -160,7 +162,7 @@ impl<'a> On<'a> {
 
 impl Actuator for On<'_> {
     fn plan(&mut self, scene: &Scene, common: &Common) -> Result<Plan, Failure> {
-        let knobs = figures::knobs(scene)?;
+        let mut knobs = figures::knobs(scene)?;
         let run = knobs.get(&KnobFile::KsmRun).and_then(Value::as_number);
         self.leave_unmerged = run == Some(2);
         if self.leave_unmerged && !common.force {
@@ -182,10 +184,15 @@ impl Actuator for On<'_> {
             })?;
         let mut writes = Vec::new();
         if self.leave_unmerged {
-            writes.push(written(&knobs, KnobFile::KsmRun, &Value::number(0), false));
+            writes.push(written(
+                &mut knobs,
+                KnobFile::KsmRun,
+                &Value::number(0),
+                false,
+            ));
         }
         for change in &self.changes {
-            writes.push(written(&knobs, change.file, &change.new, true));
+            writes.push(written(&mut knobs, change.file, &change.new, true));
         }
         let offered = figures::tracked(&figures::machine(&scene.host, &mut Vec::new()));
         let mut effect = if writes.is_empty() {

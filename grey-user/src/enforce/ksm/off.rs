@@ -43,7 +43,7 @@ impl<'a> Off<'a> {
 
 impl Actuator for Off<'_> {
     fn plan(&mut self, scene: &Scene, common: &Common) -> Result<Plan, Failure> {
-        let knobs = figures::knobs(scene)?;
+        let mut knobs = figures::knobs(scene)?;
         let run = knobs.get(&KnobFile::KsmRun).and_then(Value::as_number);
         let ksm = figures::machine(&scene.host, &mut Vec::new());
         let saved = figures::saved(&ksm);
@@ -53,7 +53,12 @@ impl Actuator for Off<'_> {
         self.unmerge = self.args.unmerge && run != Some(2);
         let mut writes = Vec::new();
         if self.stop {
-            writes.push(written(&knobs, KnobFile::KsmRun, &Value::number(0), true));
+            writes.push(written(
+                &mut knobs,
+                KnobFile::KsmRun,
+                &Value::number(0),
+                true,
+            ));
         }
         let mut effect = if self.stop {
             "the scanning ends".to_owned()
@@ -65,8 +70,18 @@ impl Actuator for Off<'_> {
                 refused("--unmerge: /sys/kernel/mm/ksm/pages_sharing cannot be read, so that it is not known how much memory it takes")
             })?;
             fits(scene, needed)?;
-            writes.push(written(&knobs, KnobFile::KsmRun, &Value::number(2), false));
-            writes.push(written(&knobs, KnobFile::KsmRun, &Value::number(0), false));
+            writes.push(written(
+                &mut knobs,
+                KnobFile::KsmRun,
+                &Value::number(2),
+                false,
+            ));
+            writes.push(written(
+                &mut knobs,
+                KnobFile::KsmRun,
+                &Value::number(0),
+                false,
+            ));
             effect.push_str(&format!(
                 "; {} of merged pages are copied, each process gets its own",
                 format_bytes(needed)
