@@ -33,6 +33,10 @@ const STRAIGHT: f64 = 0.9;
 const DONE: f64 = 0.122;
 /// The same for one that stays within what was mapped before: a heap, full or being collected.
 const MAPPED_BEFORE: f64 = 0.4;
+/// What is retained in a heap lifts it evenly. Where its second half rises faster than this, or a quarter hardly rises,
+/// the floors have caught the teeth of a heap whose threshold moves.
+const MAPPED_FASTER: f64 = 1.4;
+const MAPPED_SLOWEST: f64 = 0.6;
 /// Files are written to tmpfs and walked within less than this.
 const SETTLES_S: f64 = 1800.0;
 /// Longer than a collector waits, so that an even climb of this length is not its first tooth.
@@ -57,6 +61,14 @@ const KINK_UNTIL: f64 = 0.175;
 const KINK_BUCKETS: usize = 10;
 /// A store without its data.
 const EMPTY: f64 = 96.0 * MIB;
+/// A job before it collects what it works on, and what it may take beyond [`SETTLED`] of the room until it gives it back.
+const IDLE: f64 = 256.0 * MIB;
+const COLLECTS: f64 = 0.018;
+/// A trend that shows less than this part of its climb is a moment of it: its rate says nothing of a day's course.
+const MOMENT: f64 = 0.22;
+/// A climb that has taken nearly all of the room is no day's course, if none of its quarters rests.
+const NEARLY_ALL: f64 = 0.8;
+const RESTLESS: f64 = 0.5;
 /// Part of a growth that must lie above everything seen before it.
 const NEW_GROUND: f64 = 0.5;
 /// Room that is assumed below an unknown limit.
@@ -164,7 +176,13 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         && trend.buckets >= KINK_BUCKETS
         && trend.from - base < 0.15 * climb
         && (0.85..1.15).contains(&trend.second_half);
-    let daily = daily(trend, around, whole) && taken < 0.8 && !kink;
+    let calm = if trend.growth() < MOMENT * climb_seen.max(climb) {
+        even.min(rate)
+    } else {
+        rate
+    };
+    let nearly_all = taken >= NEARLY_ALL && trend.course.slowest >= RESTLESS;
+    let daily = daily(trend, around, calm, room) && !nearly_all && !kink;
     // The share of the room that a climb takes is the share of its time, if it is even.
     // A collector may wait for longer than a day rises.
     let long = if around.mapped_before(climb) && taken < MAPPED_BEFORE {
@@ -309,12 +327,17 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
     let mapped = mapped == Some(true) && climb >= 60.0;
     // Next to nothing that becomes twice as large may be an empty store that is being filled, to a cap below an eighth
     // of the room as a rule.
-    let filling = if around.own && base < EMPTY {
-        0.052 * ((trend.to / base.max(1.0) - 1.6) / 0.8).clamp(0.0, 1.0)
+    // A fast one is well under way in the first floor that is seen of it.
+    let empty = around.peak_before.map_or(base, |peak| base.min(peak));
+    let times = ((trend.to / empty.max(1.0) - 1.6) / 0.8).clamp(0.0, 1.0);
+    let filling = if around.own && empty < EMPTY {
+        0.052 * times
+    } else if around.own && empty < IDLE {
+        COLLECTS * times
     } else {
         0.0
     };
-    let (share, past) = if birth && around.own && whole <= NEAR_S {
+    let (share, past) = if birth && !slowing && around.own && whole <= NEAR_S {
         (BIRTH, Past::Birth)
     } else if slowing
         || (!around.settles && climb < SETTLES_S)
@@ -323,7 +346,8 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
         // Nothing is known of how it was before: the first tooth of a saw-tooth, a cache that fills, a warm-up.
         (0.8, Past::Unknown)
     } else if around.mapped_before(trend.to - base) {
-        (MAPPED_BEFORE, Past::Mapped)
+        let even = trend.second_half <= MAPPED_FASTER && trend.course.slowest >= MAPPED_SLOWEST;
+        (if even { MAPPED_BEFORE } else { 0.8 }, Past::Mapped)
     } else if young && climb < LONG_TOOTH_S && trend.course.slowest < STRAIGHT {
         // The begin of a warm-up is even for a while.
         (YOUNG_UNEVEN, Past::Young)
@@ -349,8 +373,9 @@ fn at_once(whole: f64, past: Past) -> f64 {
 /// Whether this may be the rise of a day's course: an even one is never steeper than 2π/24 h of the level at its middle,
 /// office hours begin two or three times as fast. It does not
 /// matter to a climb that reaches its limit before the course could turn.
-fn daily(trend: &Trend, around: &Around, whole: f64) -> bool {
-    let hourly = trend.slope.median * 3600.0 / trend.to.max(1.0);
+fn daily(trend: &Trend, around: &Around, rate: f64, room: f64) -> bool {
+    let hourly = rate * 3600.0 / trend.to.max(1.0);
+    let whole = room / rate.max(1e-9);
     hourly < 0.6 && whole > 1.5 * 3600.0 && !trend.steady_load && !around.flat_day
 }
 
