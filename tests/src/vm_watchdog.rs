@@ -135,13 +135,12 @@ fn available() -> Result<Outcome> {
     let cgroup = TempCgroup::new("target")?;
     let other = TempCgroup::new("other")?;
     let run = |bytes: u64, lease: &str| -> Result<()> {
-        let least = available()? - 64 * M;
+        let mut workload = Workload::start(&other)?;
+        let least = available()? - 40 * M;
         let desk = Desk::new(
             "available",
             &format!("[watchdog]\nmin_available = \"{least}\"\n"),
         )?;
-        let mut workload = Workload::start(&other)?;
-        workload.step(&pages(40 * M))?;
         let held = desk.hold(&cgroup, LOW, lease, &[])?;
         let start = Instant::now();
         workload.step(&pages(bytes))?;
@@ -152,7 +151,7 @@ fn available() -> Result<Outcome> {
         }
     };
     run(4 * M, CONTROL)?;
-    run(40 * M, LEASE)?;
+    run(128 * M, LEASE)?;
     Ok(Outcome::Passed)
 }
 
