@@ -36,6 +36,8 @@ const ERRORS: [(c_int, &str); 5] = [
 
 pub(crate) fn trial() -> Result<Outcome> {
     let start = Instant::now();
+    // Of the calls between two landmarks a fourth is led into, unless all are asked for.
+    let all = std::env::var_os("GREY_ALL").is_some();
     let (next, failed, rolled) = (
         AtomicUsize::new(0),
         AtomicUsize::new(0),
@@ -49,6 +51,9 @@ pub(crate) fn trial() -> Result<Outcome> {
             let landmark = next.fetch_add(1, Ordering::Relaxed);
             if landmark >= over.load(Ordering::Relaxed) {
                 return Ok(());
+            }
+            if !all && landmark % 4 != 0 {
+                continue;
             }
             let mut from = 0;
             loop {

@@ -185,14 +185,27 @@ fn stop(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
     let orphans = Orphans::of(tracee.pid())?;
     let blow = Instant::now();
     let mut bad = None;
-    while blow.elapsed() < HANG + LONGER
-        || bad.is_some_and(|bad| blow.elapsed() < bad + LONGER) && blow.elapsed() < HANG + PROMISE
-    {
-        if !scene.is_back()? {
-            bad = Some(blow.elapsed());
+    loop {
+        let at = blow.elapsed();
+        let settled = scene.is_back()? || scene.is_complete()?;
+        if !settled {
+            bad = Some(at);
         }
+        if settled && at >= HANG + LONGER {
+            break;
+        }
+        ensure!(
+            at < 2 * (HANG + PROMISE),
+            "nobody takes over: {:?} after {at:?}; {}",
+            scene.now()?,
+            scene.journal()?
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
+    ensure!(
+        bad.unwrap_or_default() <= HANG + PROMISE,
+        "only after {bad:?}"
+    );
     // A kept action that was complete before stays.
     let complete = scene.is_complete()?;
     if !complete {

@@ -40,7 +40,7 @@ pub(super) fn run_one(random: &mut Random, serial: u64, kills: &mut u64) -> Resu
 
 pub(super) fn run() -> Result<Outcome> {
     let start = Instant::now();
-    let (seed, count) = (seed()?, count(100, 30)?);
+    let (seed, count) = (seed()?, count(100, 20));
     let mut kills = 0;
     for serial in 0..count {
         let mut random = Random(seed ^ serial.wrapping_mul(0x0100_0000_01b3));

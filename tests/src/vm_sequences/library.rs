@@ -20,7 +20,7 @@ const STEPS: u64 = 12;
 
 pub(super) fn run() -> Result<Outcome> {
     let start = Instant::now();
-    let (seed, count) = (seed()?, count(400, 100)?);
+    let (seed, count) = (seed()?, count(400, 60));
     let mut steps = 0;
     let mut changes = 0;
     for serial in 0..count {
