@@ -213,25 +213,27 @@ fn settings_come_back() -> Result<Outcome> {
         return skipped;
     }
     let _odd = Odd::set()?;
-    if has("advisor_target_scan_time") {
-        put("advisor_target_scan_time", 111)?;
-    }
-    let prior = Settings::read()?;
     let ksm = Ksm::new("back")?;
     let cgroup = TempCgroup::new("back")?;
     let pair = two_alike(&cgroup, 4 * M)?;
-    let back = |what: &str| -> Result<()> {
-        let now = Settings::read()?;
-        ensure!(now == prior, "{what}: {prior:?} before, {now:?} after");
-        Ok(())
-    };
-    // A lease.
+    // A lease, over a scan time that --aggressive shortens.
+    let quick = Settings::read()?;
+    if has("advisor_target_scan_time") {
+        put("advisor_target_scan_time", 111)?;
+    }
+    let slow = Settings::read()?;
     let outcome = ksm.outcome("enforce ksm on --aggressive --lease 1s --json")?;
-    back("lease")?;
+    let now = Settings::read()?;
+    ensure!(now == slow, "lease: {slow:?} before, {now:?} after");
     ensure!(
         outcome["verdict"] == "revert" && notes(&outcome).contains("verdict: "),
         "{outcome}"
     );
+    if has("advisor_target_scan_time") {
+        put("advisor_target_scan_time", 3)?;
+    }
+    let prior = Settings::read()?;
+    ensure!(prior == quick, "{quick:?}, {prior:?}");
     // One that is ended when all is merged, with its verdict.
     let held = ksm.start("enforce ksm on --aggressive --lease 60s --json")?;
     // `run` is the last that it writes; pages may be merged since the lease before.
@@ -240,7 +242,8 @@ fn settings_come_back() -> Result<Outcome> {
         Ok((figure("run")? == 1 && merged).then_some(()))
     })?;
     let ended = held.stop(Signal::INT, SOON)?;
-    back("SIGINT")?;
+    let now = Settings::read()?;
+    ensure!(now == prior, "SIGINT: {prior:?} before, {now:?} after");
     let outcome = event(&ended.stdout, "outcome")?;
     println!("{outcome}");
     ensure!(
