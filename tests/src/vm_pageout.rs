@@ -242,7 +242,7 @@ fn all() -> Result<Outcome> {
     workload.step("lock-last")?;
     let free = Mapping::new(&mut workload, 24)?;
     scene
-        .run(&["pageout", &pid])?
+        .run(&["pageout", &pid, "--cold", "--all"])?
         .is_one_line(2, &["--cold", "--all"])?;
     let (action, outcome) = scene.events(&["pageout", &pid, "--all", "--max", "16M"])?;
     ensure!(action["planned_bytes"] == 16 * M, "{action}");

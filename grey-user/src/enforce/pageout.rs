@@ -40,12 +40,12 @@ const NAMED: usize = 8;
 
 /// Arguments of `pageout`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("which").required(true))]
+#[command(group = clap::ArgGroup::new("which"))]
 pub struct PageoutArgs {
     /// Process id, or path, unit or container name of a cgroup
     #[arg(value_name = "PID|CGROUP", allow_negative_numbers = true)]
     pub target: String,
-    /// Only what is not touched during --idle
+    /// Only what is not touched during --idle, as without --all
     #[arg(long, group = "which")]
     pub cold: bool,
     /// All its anonymous memory, also what is in use
@@ -95,7 +95,7 @@ impl<'a> Pageout<'a> {
     }
 
     fn effect(&self, found: &Found, eligible: u64) -> String {
-        let mut effect = match (self.args.cold, found.processes.len()) {
+        let mut effect = match (!self.args.all, found.processes.len()) {
             (true, _) => format!(
                 "what of {} is not touched for {} goes to swap; until then all of it counts as unused for the kernel, which would take it first if memory ran short",
                 format_bytes(eligible),
@@ -134,7 +134,7 @@ impl<'a> Pageout<'a> {
         each(
             &|process| format!("process_madvise pid {}", process.pid),
             format!("process_madvise of {count} processes"),
-            if self.args.cold {
+            if !self.args.all {
                 "MADV_COLD, MADV_PAGEOUT"
             } else {
                 "MADV_PAGEOUT"
@@ -222,7 +222,7 @@ impl Actuator for Pageout<'_> {
         let mut gone = 0;
         let mut here: Vec<&Process> = Vec::new();
         for process in &found.processes {
-            let forgot = if self.args.cold {
+            let forgot = if !self.args.all {
                 cold::forget(act.session, &scene, process)
             } else {
                 Ok(())
@@ -233,7 +233,7 @@ impl Actuator for Pageout<'_> {
                 Err(failure) => return Err(failure),
             }
         }
-        if self.args.cold {
+        if !self.args.all {
             act.tell
                 .progress(&format!("looking on for {}", time(self.args.idle)));
             let waited = act.session.wait(self.args.idle);
@@ -254,7 +254,7 @@ impl Actuator for Pageout<'_> {
                 break;
             }
             let before = memory(&scene, process);
-            let cold = self.args.cold;
+            let cold = !self.args.all;
             let taken = match take(
                 act.session,
                 &scene,
