@@ -252,8 +252,14 @@ fn guard(scene: &Scene, tracee: &mut Tracee, seen: &mut Seen) -> Result<()> {
         scene.journal()?
     );
 
+    let ran = blow.elapsed();
     let back = watch(scene, &orphans, blow)?;
+    ensure!(
+        back.is_none() || scene.is_complete()?,
+        "it left something: {ended:?}"
+    );
     settled(scene, seen).with_context(|| format!("without its guard: {ended:?}"))?;
-    seen.back = back.filter(|_| seen.in_force && !seen.kept);
+    // It puts everything back before it ends.
+    seen.back = (seen.in_force && !seen.kept).then_some(ran);
     Ok(())
 }
