@@ -140,6 +140,9 @@ pub struct Sample {
     /// Memory pressure (PSI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub psi: Option<Psi>,
+    /// CPU time; `daemon` reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
     /// memory.events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<MemEvents>,
@@ -191,6 +194,15 @@ pub struct Mem {
     /// memory.swap.current.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<u64>,
+    /// memory.stat `inactive_file`: page cache that was not used lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactive_file: Option<u64>,
+    /// All memory of the machine: /proc/meminfo `MemTotal`; root cgroup only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Room in swap: /proc/meminfo `SwapFree`; root cgroup only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_free: Option<u64>,
     /// Memory that can be had without swapping: /proc/meminfo `MemAvailable`; root cgroup only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<u64>,
@@ -339,6 +351,13 @@ pub struct Psi {
     /// Time all tasks stalled on memory; absent where the kernel does not give it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_us_total: Option<u64>,
+}
+
+/// CPU time of cpu.stat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cpu {
+    /// `usage_usec`
+    pub usage_us_total: u64,
 }
 
 /// memory.events (of the cgroup and its descendants).

@@ -6,6 +6,7 @@ pub mod decode;
 pub mod detect;
 pub mod event;
 pub mod glob;
+pub mod govern;
 pub mod identity;
 pub mod replay;
 pub mod schema;

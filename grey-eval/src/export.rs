@@ -48,6 +48,7 @@ pub fn event(seq: u64, cgroup: &Cgroup, point: &Point) -> Event {
                 available: point.available,
                 max: point.max,
                 high: Limit::Unknown,
+                ..Mem::default()
             },
             mem_source: Some(if point.available.is_some() {
                 MemSource::Machine

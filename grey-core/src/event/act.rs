@@ -29,6 +29,12 @@ pub struct ActionPlan {
     /// Seconds after which it is taken back by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_s: Option<f64>,
+    /// The policy that wanted it; absent where a person did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// What was learned: probability of harm, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_harm: Option<f64>,
 }
 
 /// One write of an action.

@@ -36,8 +36,9 @@ pub(crate) fn example(name: &str) -> Value {
             "mem": {
                 "current": 104857600, "anon": 73400320, "file": 20971520, "shmem": 0, "kernel": 4194304, "slab": 2097152,
                 "pagetables": 1048576, "sock": 4096, "swap": 0, "available": 8589934592u64, "max": null,
-                "high": 268435456,
+                "high": 268435456, "inactive_file": 4194304, "total": 17179869184u64, "swap_free": 2147483648u64,
             },
+            "cpu": { "usage_us_total": 123456 },
             "faults": {
                 "minor_total": 120000, "major_total": 12, "user_read_total": 50000, "user_write_total": 60000,
                 "user_exec_total": 9000, "kernel_total": 1012,
@@ -97,6 +98,7 @@ pub(crate) fn example(name: &str) -> Value {
                 "file": "/system.slice/nginx.service/memory.high", "old": "max", "new": "134217728", "reversible": true,
             }],
             "effect": "throttled and reclaimed above 128M", "lease_s": 30.0,
+            "policy": "proactive", "expected_harm": 0.02,
         } }),
         "outcome" => json!({ "outcome": {
             "id": 7, "kind": "limit", "target": "/system.slice/nginx.service", "freed_bytes": 33554432,
@@ -156,6 +158,7 @@ pub(crate) fn every_event() -> Vec<Event> {
                 ..Reclaim::default()
             }),
             psi: Some(Psi::default()),
+            cpu: Some(Cpu { usage_us_total: 0 }),
             events: Some(MemEvents::default()),
             processes: Some(0),
         })),

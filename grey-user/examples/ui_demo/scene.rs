@@ -178,7 +178,6 @@ impl Demo {
         let memory = self.scene != "nomem";
         let mem = if memory {
             Mem {
-                available: None,
                 current: Some(anon + file + anon / 20),
                 anon: Some(anon),
                 file: Some(file),
@@ -198,12 +197,14 @@ impl Demo {
                 } else {
                     Limit::None
                 },
+                ..Mem::default()
             }
         } else {
             Mem::default()
         };
         let sample = Sample {
             mem_source: None,
+            cpu: None,
             mem,
             faults: Some(Faults {
                 minor_total: Some(1_234_567),

@@ -91,6 +91,8 @@ impl Actuator for Compact {
                 }],
                 effect: Some(effect),
                 lease_s: None,
+                policy: None,
+                expected_harm: None,
             },
             target: None,
             // There is nothing to take back.

@@ -121,6 +121,8 @@ impl Actuator for DropCaches {
                     "{what} go; whoever needs them again waits for the disk"
                 )),
                 lease_s: None,
+                policy: None,
+                expected_harm: None,
             },
             target: None,
             lease: None,

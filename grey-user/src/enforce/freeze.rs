@@ -278,6 +278,8 @@ fn plan(
         }],
         effect: Some(effect),
         lease_s: None,
+        policy: None,
+        expected_harm: None,
     }
 }
 

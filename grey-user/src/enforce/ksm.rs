@@ -115,6 +115,8 @@ fn plan(common: &Common, writes: Vec<PlannedWrite>, effect: String) -> Plan {
             writes,
             effect: Some(effect),
             lease_s: None,
+            policy: None,
+            expected_harm: None,
         },
         target: None,
         lease: common.lease,

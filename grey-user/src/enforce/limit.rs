@@ -169,6 +169,8 @@ impl Actuator for Limit<'_> {
                 writes,
                 effect: (!told.is_empty()).then(|| told.join("; ")),
                 lease_s: None,
+                policy: None,
+                expected_harm: None,
             },
             target: Some(target),
             lease: common.lease,

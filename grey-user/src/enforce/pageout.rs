@@ -201,6 +201,8 @@ impl Actuator for Pageout<'_> {
             writes: self.writes(&found),
             effect: Some(self.effect(&found, eligible)),
             lease_s: None,
+            policy: None,
+            expected_harm: None,
         };
         let target = reopen(scene, &found.target)?;
         self.found = Some(found);

@@ -272,6 +272,8 @@ impl Actuator for Reclaim<'_> {
                 writes,
                 effect: Some(effect),
                 lease_s: None,
+                policy: None,
+                expected_harm: None,
             },
             target: Some(target),
             lease: None,

@@ -176,6 +176,7 @@ impl CgroupFiles {
             let understood = stat != MemStat::default();
             reading.mem.anon = stat.anon;
             reading.mem.file = stat.file;
+            reading.mem.inactive_file = stat.inactive_file;
             reading.mem.shmem = stat.shmem;
             reading.mem.kernel = stat.kernel_total();
             reading.mem.slab = stat.slab;

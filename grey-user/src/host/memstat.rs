@@ -13,6 +13,8 @@ pub struct MemStat {
     pub file: Option<u64>,
     /// tmpfs and shared memory bytes.
     pub shmem: Option<u64>,
+    /// Page cache that was not used lately, bytes.
+    pub inactive_file: Option<u64>,
     /// All kernel memory, bytes (5.18).
     pub kernel: Option<u64>,
     /// Kernel stacks, bytes.
@@ -60,6 +62,7 @@ impl MemStat {
                 b"anon" => &mut stat.anon,
                 b"file" => &mut stat.file,
                 b"shmem" => &mut stat.shmem,
+                b"inactive_file" => &mut stat.inactive_file,
                 b"kernel" => &mut stat.kernel,
                 b"kernel_stack" => &mut stat.kernel_stack,
                 b"pagetables" => &mut stat.pagetables,

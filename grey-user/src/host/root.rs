@@ -44,6 +44,9 @@ impl Reading {
             pagetables: info.pagetables,
             kernel: sum(held).map(|bytes| bytes.saturating_add(info.sec_pagetables.unwrap_or(0))),
             swap: info.swap_used(),
+            inactive_file: info.inactive_file,
+            total: info.total,
+            swap_free: info.swap_free,
             available: info.available,
             ..Mem::default()
         };

@@ -281,9 +281,9 @@ fn fill(entry: &mut CgroupEntry, detail: CgroupDetail) {
         pagetables: stat.pagetables,
         sock: stat.sock,
         swap: detail.swap,
-        available: None,
         max: detail.max,
         high: detail.high,
+        ..Mem::default()
     };
     entry.mem_source = (entry.mem != Mem::default()).then_some(MemSource::Files);
     entry.peak = detail.peak;

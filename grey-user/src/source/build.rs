@@ -63,6 +63,7 @@ impl Observer {
             ),
             psi: reading.as_ref().and_then(|reading| reading.psi.clone()),
             events: reading.as_ref().and_then(|reading| reading.events.clone()),
+            cpu: None,
             processes: known.processes_known.then_some(figure(known.all.count)),
             mem,
             mem_source,

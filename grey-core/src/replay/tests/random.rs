@@ -43,6 +43,7 @@ prop_compose! {
                 available: figures[9],
                 max,
                 high: Limit::None,
+                ..Mem::default()
             },
             faults: groups[0].then(|| Faults { minor_total: figures[10], ..Faults::default() }),
             vm: groups[1].then(|| Vm { r#virtual: figures[11], ..Vm::default() }),

@@ -27,6 +27,8 @@ pub(super) fn items(sample: &Sample, rates: &Rates, model: &Model, entry: &Entry
         reclaim,
         psi,
         events,
+        // Read by `daemon` alone.
+        cpu: _,
         processes,
     } = sample;
     let faults = faults.clone().unwrap_or_default();

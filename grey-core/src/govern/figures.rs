@@ -1,0 +1,352 @@
+//! What the events say, kept by cgroup until a policy wants to see it.
+
+use std::collections::BTreeMap;
+
+use super::view::{Group, Growth, Last, Machine, PAGE, Since, View};
+use super::{PolicyKind, Settings};
+use crate::event::{Body, Cause, Event, Memory, Sample, State, Verdict};
+use crate::time::Timestamp;
+
+/// A sample of the machine that is older says nothing of it any more.
+const STALE_US: i64 = 120_000_000;
+
+/// Counters at one instant.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    at: Timestamp,
+    psi_some_us: Option<u64>,
+    psi_full_us: Option<u64>,
+    refaults: Option<u64>,
+    majors: Option<u64>,
+    faults: Option<u64>,
+    cpu_us: Option<u64>,
+}
+
+impl Totals {
+    fn of(sample: &Sample, at: Timestamp) -> Totals {
+        let faults = sample.faults.as_ref();
+        let user = |faults: &crate::event::Faults| {
+            Some(faults.user_read_total? + faults.user_write_total? + faults.user_exec_total?)
+        };
+        let psi = sample.psi.as_ref();
+        Totals {
+            at,
+            psi_some_us: psi.map(|psi| psi.some_us_total),
+            psi_full_us: psi.and_then(|psi| psi.full_us_total),
+            refaults: sample.reclaim.as_ref().and_then(|it| it.refault_total),
+            majors: faults.and_then(|faults| faults.major_total),
+            faults: faults.and_then(|faults| faults.minor_total.or_else(|| user(faults))),
+            cpu_us: sample.cpu.as_ref().map(|cpu| cpu.usage_us_total),
+        }
+    }
+
+    /// What came between `then` and this. A counter that went back (a cgroup made anew) tells nothing.
+    fn since(&self, then: &Totals, now: Timestamp) -> Since {
+        let less = |now: Option<u64>, then: Option<u64>| now?.checked_sub(then?);
+        Since {
+            us: micros(now.0 - then.at.0),
+            psi_some_us: less(self.psi_some_us, then.psi_some_us),
+            psi_full_us: less(self.psi_full_us, then.psi_full_us),
+            refaults: less(self.refaults, then.refaults),
+            majors: less(self.majors, then.majors),
+            faults: less(self.faults, then.faults),
+            cpu_us: less(self.cpu_us, then.cpu_us),
+        }
+    }
+}
+
+fn micros(us: i64) -> u64 {
+    u64::try_from(us).unwrap_or(0)
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    kind: String,
+    sample: Sample,
+    now: Totals,
+    /// At the last turn.
+    mark: Totals,
+    /// At the last reclaim.
+    reclaimed: Option<(Last, Totals)>,
+    /// Since when it is idle.
+    idle_since: Timestamp,
+    leak: Option<Growth>,
+    frozen: bool,
+}
+
+impl Known {
+    fn takes_part(&self) -> bool {
+        !matches!(self.kind.as_str(), "root" | "slice" | "user")
+    }
+}
+
+/// The latest figures of all cgroups.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    known: BTreeMap<String, Known>,
+    /// Since when next to nothing is faulted in.
+    quiet_since: Option<Timestamp>,
+    /// The last line said that something was lost.
+    lossy: bool,
+}
+
+impl Figures {
+    /// Takes an event in. Any that says nothing of memory is passed over.
+    pub fn observe(&mut self, event: &Event, settings: &Settings) {
+        let Some(cgroup) = &event.cgroup else { return };
+        match &event.body {
+            Body::Sample(sample) => {
+                self.lossy = event.lossy;
+                self.sample(&cgroup.path, &cgroup.kind, sample, event.ts, settings);
+            }
+            Body::Verdict { verdict } if verdict.process.is_none() => {
+                self.verdict(&cgroup.path, verdict);
+            }
+            _ => {}
+        }
+    }
+
+    fn sample(
+        &mut self,
+        path: &str,
+        kind: &str,
+        sample: &Sample,
+        at: Timestamp,
+        settings: &Settings,
+    ) {
+        let now = Totals::of(sample, at);
+        let Some(known) = self.known.get_mut(path) else {
+            let known = Known {
+                kind: kind.to_owned(),
+                sample: sample.clone(),
+                now,
+                mark: now,
+                reclaimed: None,
+                idle_since: at,
+                leak: None,
+                frozen: false,
+            };
+            if path == "/" {
+                self.quiet_since = Some(at);
+            }
+            self.known.insert(path.to_owned(), known);
+            return;
+        };
+        let since = now.since(&known.now, at);
+        if since.us > 0 {
+            if !is_idle(&since, settings) {
+                known.idle_since = at;
+            }
+            let bytes = since.faults_per_s().map(|faults| faults * PAGE as f64);
+            if path == "/"
+                && bytes.is_none_or(|bytes| bytes > settings.guest.fault_bytes_per_s as f64)
+            {
+                self.quiet_since = Some(at);
+            }
+        }
+        // A limit that was not read this time is the one before.
+        let (max, high) = (known.sample.mem.max, known.sample.mem.high);
+        known.sample = sample.clone();
+        if known.sample.mem.max.is_unknown() {
+            known.sample.mem.max = max;
+        }
+        if known.sample.mem.high.is_unknown() {
+            known.sample.mem.high = high;
+        }
+        if now.since(&known.mark, at).refaults.is_none() && now.refaults.is_some() {
+            // Another cgroup of the same name.
+            known.mark = now;
+            known.reclaimed = None;
+        }
+        known.now = now;
+    }
+
+    fn verdict(&mut self, path: &str, verdict: &Verdict) {
+        let Some(known) = self.known.get_mut(path) else {
+            return;
+        };
+        let leaks = verdict.state == State::Confirmed
+            && verdict.cause == Cause::Leak
+            && verdict.memory == Memory::Anon;
+        known.leak = leaks.then(|| Growth {
+            rate_bps: verdict.rate_bps.unwrap_or(0.0),
+            ttl_s: verdict.ttl_s,
+        });
+    }
+
+    /// The cgroup does not exist any more.
+    pub fn gone(&mut self, path: &str) {
+        self.known.remove(path);
+    }
+
+    /// Whether figures were lost of late: nothing is decided on such.
+    #[must_use]
+    pub fn lossy(&self) -> bool {
+        self.lossy
+    }
+
+    /// A reclaim of this cgroup begins or has ended; what comes back is counted from the beginning on.
+    pub(super) fn reclaimed(&mut self, path: &str, last: Last) {
+        if let Some(known) = self.known.get_mut(path) {
+            known.reclaimed = Some((last, known.now));
+        }
+    }
+
+    /// What came of a reclaim that was begun; what has come back since its beginning still counts.
+    pub(super) fn settled(&mut self, path: &str, last: Last) {
+        if let Some((kept, _)) = self
+            .known
+            .get_mut(path)
+            .and_then(|it| it.reclaimed.as_mut())
+        {
+            *kept = last;
+        }
+    }
+
+    /// How many reclaims in a row did no harm.
+    pub(super) fn good(&self, path: &str) -> u32 {
+        let known = self.known.get(path);
+        known
+            .and_then(|known| known.reclaimed.as_ref())
+            .map_or(0, |(last, _)| last.good)
+    }
+
+    /// It stands still, or goes on.
+    pub(super) fn froze(&mut self, path: &str, frozen: bool) {
+        if let Some(known) = self.known.get_mut(path) {
+            known.frozen = frozen;
+        }
+    }
+
+    /// Its turn is over: what comes next counts for the next one.
+    pub(super) fn mark(&mut self, path: &str, now: Timestamp) {
+        if let Some(known) = self.known.get_mut(path) {
+            known.mark = known.now;
+            known.mark.at = now;
+        }
+    }
+
+    /// What is known at this instant. `busy` are the cgroups with an action under way.
+    #[must_use]
+    pub fn view(&self, now: Timestamp, settings: &Settings, busy: impl Fn(&str) -> bool) -> View {
+        let machine = self.machine(now);
+        let mut groups: Vec<Group> = Vec::new();
+        for (path, known) in &self.known {
+            if !known.takes_part() || groups.last().is_some_and(|above| holds(&above.path, path)) {
+                continue;
+            }
+            // A pod is looked at by its containers, where they are seen.
+            if known.kind == "pod" && self.has_containers(path) {
+                continue;
+            }
+            if let Some(mut group) = self.group(path, known, now, &machine, settings) {
+                group.busy = busy(path);
+                groups.push(group);
+            }
+        }
+        View {
+            now,
+            machine,
+            groups,
+        }
+    }
+
+    fn has_containers(&self, pod: &str) -> bool {
+        let below = format!("{pod}/");
+        self.known
+            .range(below.clone()..)
+            .take_while(|(path, _)| path.starts_with(&below))
+            .any(|(_, known)| known.kind == "container")
+    }
+
+    fn machine(&self, now: Timestamp) -> Machine {
+        let Some(root) = self.known.get("/") else {
+            return Machine::default();
+        };
+        if now.0 - root.now.at.0 > STALE_US {
+            return Machine::default();
+        }
+        let mem = &root.sample.mem;
+        Machine {
+            total: mem.total,
+            available: mem.available,
+            file: mem.file,
+            swap_free: mem.swap_free,
+            since: root.now.since(&root.mark, now),
+            quiet_us: self.quiet_since.map_or(0, |since| micros(now.0 - since.0)),
+            scattered: 0,
+        }
+    }
+
+    fn group(
+        &self,
+        path: &str,
+        known: &Known,
+        now: Timestamp,
+        machine: &Machine,
+        settings: &Settings,
+    ) -> Option<Group> {
+        let mem = &known.sample.mem;
+        let over = settings.for_cgroup(path);
+        let policy = settings.policy_for(path);
+        let cache = mem.file?.saturating_sub(mem.shmem.unwrap_or(0));
+        let anon = over.and_then(|over| over.anon).unwrap_or(true);
+        let swappable = if anon {
+            machine.swap_free.unwrap_or(0).min(mem.anon.unwrap_or(0))
+        } else {
+            0
+        };
+        Some(Group {
+            path: path.to_owned(),
+            policy,
+            container: matches!(known.kind.as_str(), "container" | "pod"),
+            current: mem.current?,
+            cache,
+            cold_cache: mem.inactive_file.map_or(cache, |cold| cold.min(cache)),
+            swappable,
+            floor: settings.floor_for(path),
+            ceiling: over.and_then(|over| over.ceiling),
+            limited: mem.high.bytes().is_some(),
+            since: known.now.since(&known.mark, now),
+            idle_us: micros(now.0 - known.idle_since.0),
+            may_freeze: over.is_some_and(|over| over.freeze),
+            frozen: known.frozen,
+            last: known.reclaimed.as_ref().map(|(last, then)| Last {
+                refaults: known.now.since(then, now).refaults.unwrap_or(0),
+                ago_us: micros(now.0 - then.at.0),
+                ..*last
+            }),
+            leak: known.leak,
+            busy: false,
+        })
+    }
+
+    /// Who decides for this cgroup; nobody where it is not known.
+    #[must_use]
+    pub fn policy(&self, path: &str, settings: &Settings) -> PolicyKind {
+        match self.known.get(path) {
+            Some(_) => settings.policy_for(path),
+            None => PolicyKind::Observe,
+        }
+    }
+}
+
+/// Whether `path` lies below `above`.
+fn holds(above: &str, path: &str) -> bool {
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Hardly any CPU time, hardly any faults. What is not known does not speak for it.
+fn is_idle(since: &Since, settings: &Settings) -> bool {
+    let idle = &settings.idle;
+    let cpu = since.cpus().map(|cpus| cpus * 100.0 < idle.cpu_pct);
+    let faults = since
+        .faults_per_s()
+        .map(|faults| faults < idle.faults_per_s);
+    match (cpu, faults) {
+        (Some(cpu), faults) => cpu && faults.unwrap_or(true),
+        (None, Some(faults)) => faults,
+        (None, None) => false,
+    }
+}
