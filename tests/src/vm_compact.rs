@@ -62,13 +62,14 @@ fn makes_huge_blocks() -> Result<Outcome> {
     println!("{outcome}");
     let huge = |state: &Value| state["free_huge"].as_u64().context("no free_huge");
     let (before, after) = (huge(&outcome["before"])?, huge(&outcome["after"])?);
-    // The kernel ends a compaction at the first page for which it finds no place, which may be at once.
+    // The kernel ends a compaction at the first page for which it finds no place: how far it comes differs from run to
+    // run and from kernel to kernel.
     let looked = scanned()? - looked;
     let through = looked >= touched / PAGE * 2 / 5;
     println!("{looked} pages looked at, {} touched", touched / PAGE);
     ensure!(looked > 0, "nothing was compacted: {outcome}");
     ensure!(
-        after + 8 * M >= before && (!through || after >= before + touched / 4),
+        after + 8 * M >= before && (!through || after > before),
         "{} MiB in huge blocks before, {} MiB after, with {} MiB in holes",
         before / M,
         after / M,
