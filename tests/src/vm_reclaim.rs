@@ -175,6 +175,7 @@ impl Inside {
             filter: CgroupFilter::new(&[], "")?,
             processes: false,
             slow_ticks: 1,
+            cpu: false,
         };
         let observer = source::Observer::new(host, fs, Some(kernel), probes, options);
         Ok(Self {

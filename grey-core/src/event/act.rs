@@ -130,6 +130,15 @@ pub struct ActionState {
     /// PSI some of the target, microseconds since it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub psi_some_us: Option<u64>,
+    /// PSI full of the target, microseconds since it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psi_full_us: Option<u64>,
+    /// Faults of the target that read from a disk, since it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major_faults: Option<u64>,
+    /// CPU time of the target since it began, microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<u64>,
     /// KSM: what merging saves less what it costs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ksm_profit: Option<i64>,

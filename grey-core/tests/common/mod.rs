@@ -106,7 +106,8 @@ pub(crate) fn example(name: &str) -> Value {
             "notes": ["32M of 64M: nothing else could be reclaimed"],
             "before": {
                 "current": 167772160, "anon": 100663296, "file": 67108864, "swap": 0, "rss": 100663296,
-                "available": 1073741824, "free": 536870912, "refaults": 0, "psi_some_us": 100, "ksm_profit": -4096,
+                "available": 1073741824, "free": 536870912, "refaults": 0, "psi_some_us": 100, "psi_full_us": 50,
+                "major_faults": 3, "cpu_us": 1000000, "ksm_profit": -4096,
                 "free_huge": 2097152,
             },
             "after": { "current": 134217728 },

@@ -11,15 +11,22 @@ use super::scene::{Scene, Target};
 pub fn cgroup(scene: &Scene, target: &Target) -> ActionState {
     let files = CgroupFiles::open(&scene.cgroups, target.id, &target.path);
     let mut buf = Vec::new();
+    let mut cpu = None;
     let reading = match files {
         Ok(Some(mut files)) if target.path == "/" => {
             Reading::of_root(&scene.host, &mut files, &mut buf).ok()
         }
-        Ok(Some(mut files)) => files.read(&mut buf).ok(),
+        Ok(Some(mut files)) => {
+            cpu = files.read_cpu(&mut buf);
+            files.read(&mut buf).ok()
+        }
         // Gone, or another cgroup has its path: its figures would be another's.
         Ok(None) | Err(_) => None,
     };
-    state(scene, reading)
+    ActionState {
+        cpu_us: cpu,
+        ..state(scene, reading)
+    }
 }
 
 /// The figures of the machine now.
@@ -50,7 +57,9 @@ fn state(scene: &Scene, reading: Option<Reading>) -> ActionState {
         available: info.available,
         free: info.free,
         refaults: reading.refault,
-        psi_some_us: reading.psi.map(|psi| psi.some_us_total),
+        psi_some_us: reading.psi.as_ref().map(|psi| psi.some_us_total),
+        psi_full_us: reading.psi.and_then(|psi| psi.full_us_total),
+        major_faults: reading.pgmajfault,
         ..ActionState::default()
     }
 }

@@ -171,6 +171,16 @@ impl Session {
     /// # Errors
     /// Somebody else acts, the journal cannot be written, or the guard cannot be started: exit 3 or 4.
     pub fn open(scene: Rc<Scene>) -> Result<(Session, Undone), Failure> {
+        let opened = Self::open_quietly(scene)?;
+        catch_signals();
+        Ok(opened)
+    }
+
+    /// As [`Session::open`], for a program that waits for signals itself and calls [`ask_to_stop`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_quietly(scene: Rc<Scene>) -> Result<(Session, Undone), Failure> {
         let opened = Journal::open(&scene.state_dir).map_err(|error| journal_failed(&error))?;
         let mut session = Session::over(scene, opened)?;
         let undone = session.in_turn(|session| {
@@ -178,7 +188,6 @@ impl Session {
             undone.extend(session.engine.undo_all(false, false));
             undone
         });
-        catch_signals();
         let journal = &session.engine.world.journal;
         let config = guard::Config {
             journal: journal.path(),
@@ -519,6 +528,26 @@ impl Session {
         })
     }
 
+    /// Lets the guard hear from us, with no action under way.
+    ///
+    /// # Errors
+    /// The guard is lost or has taken over.
+    pub fn beat(&mut self) -> Result<(), Fault> {
+        self.engine.world.check()
+    }
+
+    /// The watchdog of the action under way, for somebody who goes on looking while others act.
+    pub fn take_watchdog(&mut self) -> Option<Watchdog> {
+        self.current = None;
+        self.engine.world.watchdog.take()
+    }
+
+    /// Whether another process has taken this action back.
+    pub fn was_taken_back(&mut self, id: u64) -> bool {
+        self.catch_up();
+        self.ended_elsewhere(id)
+    }
+
     /// Has the watchdog look at `target` from now on, as after the end of an action within another one.
     pub fn watch(&mut self, target: Option<&Target>) {
         self.engine.world.watchdog = Some(Watchdog::new(&self.scene, target));
@@ -648,6 +677,11 @@ pub fn act_failed(error: &ActError) -> Failure {
 #[must_use]
 pub fn stopped() -> bool {
     STOP.load(Ordering::Relaxed)
+}
+
+/// What is under way is broken off and taken back, as if a signal had come.
+pub fn ask_to_stop() {
+    STOP.store(true, Ordering::Relaxed);
 }
 
 extern "C" fn stop(_signal: libc::c_int) {

@@ -90,6 +90,7 @@ pub(super) fn watch(
         processes: true,
         // Every cgroup at each look: a minute is short.
         slow_ticks: 1,
+        cpu: false,
     };
     let mut observer = Observer::new(host, fs, kernel, probes, options);
     observer.detect(Detector::new());

@@ -62,9 +62,10 @@ enum File {
     Swap,
     Max,
     High,
+    Cpu,
 }
 
-const FILES: [&CStr; 7] = [
+const FILES: [&CStr; 8] = [
     c"memory.current",
     c"memory.stat",
     c"memory.events",
@@ -72,6 +73,7 @@ const FILES: [&CStr; 7] = [
     c"memory.swap.current",
     c"memory.max",
     c"memory.high",
+    c"cpu.stat",
 ];
 
 /// Reads after which an absent file is looked for again: somebody may have enabled the controller meanwhile.
@@ -235,6 +237,15 @@ impl CgroupFiles {
         limits.errors = errors;
         self.limits = limits;
         Ok(limits)
+    }
+
+    /// CPU time of cpu.stat, µs, which every cgroup but the root of old kernels has.
+    pub fn read_cpu(&mut self, buf: &mut Vec<u8>) -> Option<u64> {
+        let mut errors = 0;
+        let content = self.content(File::Cpu, buf, &mut errors).ok()??;
+        content
+            .split(|byte| *byte == b'\n')
+            .find_map(|line| super::figure(line.strip_prefix(b"usage_usec ")?))
     }
 
     fn check(&mut self, file: File, understood: bool, errors: &mut u32) {

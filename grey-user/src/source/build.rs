@@ -1,7 +1,7 @@
 //! One cgroup's counters and files become a `sample`.
 
 use grey_common::CgroupCounters;
-use grey_core::event::{Body, Faults, Limit, Mem, MemSource, Reclaim, Sample, Vm};
+use grey_core::event::{Body, Cpu, Faults, Limit, Mem, MemSource, Reclaim, Sample, Vm};
 use grey_core::time::Timestamp;
 
 use super::{Coverage, Known, Notice, Observer, figure};
@@ -36,6 +36,11 @@ impl Observer {
         let totals = self.tree.totals(id).copied().unwrap_or_default();
         let coverage = self.coverage;
         let probed = self.kernel.is_some();
+        let cpu = match &mut known.files {
+            Some(files) if self.options.cpu => files.read_cpu(&mut self.buf),
+            _ => None,
+        };
+        let cpu = cpu.map(|usage_us_total| Cpu { usage_us_total });
         let major = reading.as_ref().and_then(|reading| reading.pgmajfault);
         let (mem, mem_source) = match &reading {
             Some(reading) if known.cgroup.path == "/" => {
@@ -63,7 +68,7 @@ impl Observer {
             ),
             psi: reading.as_ref().and_then(|reading| reading.psi.clone()),
             events: reading.as_ref().and_then(|reading| reading.events.clone()),
-            cpu: None,
+            cpu,
             processes: known.processes_known.then_some(figure(known.all.count)),
             mem,
             mem_source,

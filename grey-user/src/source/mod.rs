@@ -45,6 +45,8 @@ pub struct Options {
     pub processes: bool,
     /// Ticks after which a cgroup nobody saw active is read again.
     pub slow_ticks: u64,
+    /// Whether to read CPU time too.
+    pub cpu: bool,
 }
 
 /// One cgroup as the observer knows it.

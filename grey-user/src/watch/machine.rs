@@ -109,6 +109,7 @@ pub(super) fn observer(args: &WatchArgs) -> Result<(Observer, Losses), Failure> 
         filter,
         processes: args.processes,
         slow_ticks: args.slow_ticks,
+        cpu: false,
     };
     Ok((Observer::new(host, fs, kernel, probes, options), losses))
 }

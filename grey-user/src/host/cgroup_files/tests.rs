@@ -61,7 +61,6 @@ fn all_files_fill_all_figures() {
     let reading = files.read(&mut buf).unwrap();
     let want = Reading {
         mem: Mem {
-            available: None,
             current: Some(3_358_720),
             anon: Some(49_152),
             file: Some(3_002_368),
@@ -73,6 +72,8 @@ fn all_files_fill_all_figures() {
             swap: Some(4096),
             max: Limit::None,
             high: Limit::Bytes(16 << 20),
+            inactive_file: Some(0),
+            ..Mem::default()
         },
         psi: Some(Psi {
             some_us_total: 13_027,

@@ -106,7 +106,6 @@ fn at(life: &Life, second: u64, memory: bool) -> Sample {
     let anon = life.anon + life.growth * second;
     let us = life.stalled * 10_000 * second;
     let mem = Mem {
-        available: None,
         current: Some(anon + anon / 4),
         anon: Some(anon),
         file: Some(anon / 5),
@@ -122,8 +121,10 @@ fn at(life: &Life, second: u64, memory: bool) -> Sample {
         } else {
             Limit::None
         },
+        ..Mem::default()
     };
     Sample {
+        cpu: None,
         mem_source: Some(MemSource::Files),
         mem: if memory { mem } else { Mem::default() },
         faults: Some(Faults {
