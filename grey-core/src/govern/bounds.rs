@@ -74,12 +74,22 @@ struct Harmed {
     count: u32,
 }
 
+impl Harmed {
+    fn left(self, now: Timestamp) -> Option<i64> {
+        let doublings = self.count.saturating_sub(1).min(20);
+        let length = (COOL_US << doublings).min(COOL_MOST_US);
+        let left = self.at.0 + length - now.0;
+        // A clock that was set back far does not lock it out for good.
+        (left > 0 && left <= 2 * length).then_some(left)
+    }
+}
+
 /// What was spent, and what is cooling down.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
     spent: VecDeque<(Timestamp, u64)>,
     actions: VecDeque<Timestamp>,
-    harmed: BTreeMap<(String, &'static str), Harmed>,
+    harmed: BTreeMap<(String, Rung), Harmed>,
     put_off: u32,
     decisions: u64,
 }
@@ -202,7 +212,10 @@ impl Bounds {
 
     /// Bytes that may still be taken now.
     fn bytes_left(&mut self, settings: &Settings, now: Timestamp) -> u64 {
-        // A clock that was set back makes what was spent count until it is caught up with.
+        // A clock that was set back: what was spent counts as spent now.
+        for (at, _) in self.spent.iter_mut().rev().take_while(|(at, _)| *at > now) {
+            *at = now;
+        }
         while self
             .spent
             .front()
@@ -216,6 +229,9 @@ impl Bounds {
     }
 
     fn actions_in_minute(&mut self, now: Timestamp) -> usize {
+        for at in self.actions.iter_mut().rev().take_while(|at| **at > now) {
+            *at = now;
+        }
         while self
             .actions
             .front()
@@ -228,7 +244,7 @@ impl Bounds {
 
     /// Harm followed an action: it is not repeated before a growing time.
     pub fn harmed(&mut self, path: &str, rung: Rung, now: Timestamp) {
-        let key = (path.to_owned(), rung.kind());
+        let key = (path.to_owned(), rung);
         let harmed = self.harmed.entry(key).or_default();
         harmed.count = harmed.count.saturating_add(1);
         harmed.at = now;
@@ -236,7 +252,7 @@ impl Bounds {
 
     /// An action went well: what was remembered of harm before it counts half.
     pub fn went_well(&mut self, path: &str, rung: Rung) {
-        let key = (path.to_owned(), rung.kind());
+        let key = (path.to_owned(), rung);
         if let Some(harmed) = self.harmed.get_mut(&key) {
             harmed.count /= 2;
             if harmed.count == 0 {
@@ -245,38 +261,28 @@ impl Bounds {
         }
     }
 
-    /// What is left of a cool-down, µs.
+    /// What is left of a cool-down, µs. Where taking page cache did harm, taking more than that waits as well.
     #[must_use]
     pub fn cools_down(&self, path: &str, rung: Rung, now: Timestamp) -> Option<i64> {
-        let harmed = self.harmed.get(&(path.to_owned(), rung.kind()))?;
-        let doublings = harmed.count.saturating_sub(1).min(20);
-        let length = (COOL_US << doublings).min(COOL_MOST_US);
-        let left = harmed.at.0 + length - now.0;
-        // A clock that was set back far does not lock it out for good.
-        (left > 0 && left <= 2 * length).then_some(left)
+        let gentler = (rung == Rung::Anon).then_some(Rung::File);
+        [Some(rung), gentler]
+            .into_iter()
+            .flatten()
+            .filter_map(|rung| self.harmed.get(&(path.to_owned(), rung))?.left(now))
+            .max()
     }
 
     /// The cool-downs, in words.
     pub fn cooling(&self, now: Timestamp) -> impl Iterator<Item = String> {
-        self.harmed
-            .iter()
-            .filter_map(move |((path, kind), harmed)| {
-                let rung = [
-                    Rung::File,
-                    Rung::Trim,
-                    Rung::Pageout,
-                    Rung::High,
-                    Rung::Freeze,
-                ]
-                .into_iter()
-                .find(|rung| rung.kind() == *kind)?;
-                let left = self.cools_down(path, rung, now)?;
-                Some(format!(
-                    "{kind} of {path}: {} left after {} harms in a row",
-                    format_duration_us(left as u64),
-                    harmed.count
-                ))
-            })
+        self.harmed.iter().filter_map(move |((path, rung), harmed)| {
+            Some(format!(
+                "{}{} of {path}: {} left after {} in a row did harm",
+                rung.kind(),
+                if *rung == Rung::File { " of page cache" } else { "" },
+                format_duration_us(harmed.left(now)? as u64),
+                harmed.count
+            ))
+        })
     }
 
     /// The cgroup is gone.

@@ -1,6 +1,6 @@
 //! What the events say, kept by cgroup until a policy wants to see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::view::{Group, Growth, Last, Machine, PAGE, Since, View};
 use super::{PolicyKind, Settings};
@@ -68,6 +68,8 @@ struct Known {
     mark: Totals,
     /// At the last reclaim.
     reclaimed: Option<(Last, Totals)>,
+    /// At the one before it, until it is known that the last was done.
+    before: Option<(Last, Totals)>,
     /// Since when it is idle.
     idle_since: Timestamp,
     leak: Option<Growth>,
@@ -86,8 +88,8 @@ pub struct Figures {
     known: BTreeMap<String, Known>,
     /// Since when next to nothing is faulted in.
     quiet_since: Option<Timestamp>,
-    /// The last line said that something was lost.
-    lossy: bool,
+    /// The instant of the last samples that said that something was lost, until later ones say nothing of it.
+    lossy: Option<Timestamp>,
 }
 
 impl Figures {
@@ -96,7 +98,11 @@ impl Figures {
         let Some(cgroup) = &event.cgroup else { return };
         match &event.body {
             Body::Sample(sample) => {
-                self.lossy = event.lossy;
+                if event.lossy {
+                    self.lossy = Some(event.ts);
+                } else if self.lossy != Some(event.ts) {
+                    self.lossy = None;
+                }
                 self.sample(&cgroup.path, &cgroup.kind, sample, event.ts, settings);
             }
             Body::Verdict { verdict } if verdict.process.is_none() => {
@@ -122,6 +128,7 @@ impl Figures {
                 now,
                 mark: now,
                 reclaimed: None,
+                before: None,
                 idle_since: at,
                 leak: None,
                 frozen: false,
@@ -133,6 +140,11 @@ impl Figures {
             return;
         };
         let since = now.since(&known.now, at);
+        // A clock that was set back: what was idle is so from now on.
+        known.idle_since = known.idle_since.min(at);
+        if path == "/" {
+            self.quiet_since = self.quiet_since.map(|since| since.min(at));
+        }
         if since.us > 0 {
             if !is_idle(&since, settings) {
                 known.idle_since = at;
@@ -157,6 +169,7 @@ impl Figures {
             // Another cgroup of the same name.
             known.mark = now;
             known.reclaimed = None;
+            known.before = None;
         }
         known.now = now;
     }
@@ -182,13 +195,20 @@ impl Figures {
     /// Whether figures were lost of late: nothing is decided on such.
     #[must_use]
     pub fn lossy(&self) -> bool {
-        self.lossy
+        self.lossy.is_some()
     }
 
     /// A reclaim of this cgroup begins or has ended; what comes back is counted from the beginning on.
     pub(super) fn reclaimed(&mut self, path: &str, last: Last) {
         if let Some(known) = self.known.get_mut(path) {
-            known.reclaimed = Some((last, known.now));
+            known.before = known.reclaimed.replace((last, known.now));
+        }
+    }
+
+    /// The reclaim that was begun last was not done.
+    pub(super) fn not_reclaimed(&mut self, path: &str) {
+        if let Some(known) = self.known.get_mut(path) {
+            known.reclaimed = known.before.take();
         }
     }
 
@@ -231,17 +251,19 @@ impl Figures {
     pub fn view(&self, now: Timestamp, settings: &Settings, busy: impl Fn(&str) -> bool) -> View {
         let machine = self.machine(now);
         let mut groups: Vec<Group> = Vec::new();
+        let mut taken: BTreeSet<&str> = BTreeSet::new();
         for (path, known) in &self.known {
-            if !known.takes_part() || groups.last().is_some_and(|above| holds(&above.path, path)) {
+            if !known.takes_part() || above(path).any(|path| taken.contains(path)) {
                 continue;
             }
-            // A pod is looked at by its containers, where they are seen.
-            if known.kind == "pod" && self.has_containers(path) {
+            // What has containers below (a pod, a runtime's own cgroup) is looked at by them, where they are seen.
+            if known.kind != "container" && self.has_containers(path) {
                 continue;
             }
             if let Some(mut group) = self.group(path, known, now, &machine, settings) {
                 group.busy = busy(path);
                 groups.push(group);
+                taken.insert(path);
             }
         }
         View {
@@ -251,8 +273,8 @@ impl Figures {
         }
     }
 
-    fn has_containers(&self, pod: &str) -> bool {
-        let below = format!("{pod}/");
+    fn has_containers(&self, path: &str) -> bool {
+        let below = format!("{path}/");
         self.known
             .range(below.clone()..)
             .take_while(|(path, _)| path.starts_with(&below))
@@ -331,10 +353,11 @@ impl Figures {
     }
 }
 
-/// Whether `path` lies below `above`.
-fn holds(above: &str, path: &str) -> bool {
-    path.strip_prefix(above)
-        .is_some_and(|rest| rest.starts_with('/'))
+/// The paths above this one, nearest first, without the root's.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(path.rsplit_once('/').map(|(above, _)| above), |path| {
+        path.rsplit_once('/').map(|(above, _)| above)
+    })
 }
 
 /// Hardly any CPU time, hardly any faults. What is not known does not speak for it.

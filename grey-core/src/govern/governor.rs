@@ -39,8 +39,8 @@ pub struct Governor {
     model: Model,
     /// Last turn of each policy.
     turns: BTreeMap<&'static str, Timestamp>,
-    /// Under way, by path.
-    busy: BTreeMap<String, Timestamp>,
+    /// Under way, by path: its number, and since when.
+    busy: BTreeMap<String, (u64, Timestamp)>,
     history: VecDeque<Settled>,
     /// Held back at the last turns, newest last.
     held: VecDeque<(Timestamp, Held)>,
@@ -182,15 +182,17 @@ impl Governor {
         now: Timestamp,
         protected: &dyn Fn(&str) -> Option<String>,
     ) -> Vec<Decision> {
-        self.busy.retain(|_, since| since.0 + LOST_US > now.0);
+        self.busy.retain(|_, (_, since)| since.0 + LOST_US > now.0);
         let view = self.view(now);
         // An emergency goes before what the policies want.
         let mut wanted = self.special(&view, now);
         let mut marked: Vec<String> = Vec::new();
+        let mut conservative = false;
         for kind in PolicyKind::ALL {
             if !self.is_turn(kind, now) {
                 continue;
             }
+            conservative |= kind == PolicyKind::Conservative;
             let mine = View {
                 groups: view
                     .groups
@@ -230,6 +232,10 @@ impl Governor {
                     }
                 }
             }
+        }
+        if conservative {
+            // It alone looks at what the machine's tasks stalled since its last turn.
+            self.figures.mark("/", now);
         }
         for path in marked {
             self.figures.mark(&path, now);
@@ -299,7 +305,8 @@ impl Governor {
     }
 
     fn begin(&mut self, decision: &Decision, now: Timestamp) {
-        self.busy.insert(decision.path.clone(), now);
+        self.busy
+            .insert(decision.path.clone(), (decision.number, now));
         if decision.rung.takes() {
             let last = Last {
                 asked: decision.bytes,
@@ -319,12 +326,27 @@ impl Governor {
         }
     }
 
-    /// Nothing was done of it: shadow, or an actuator that could not.
+    /// Nothing was done of it: shadow, or an actuator that could not. Its budget is spent all the same.
     pub fn not_done(&mut self, number: u64) {
-        let found = self.history.iter().find(|it| it.decision.number == number);
-        if let Some(settled) = found {
-            self.busy.remove(&settled.decision.path);
+        let mut history = self.history.iter().rev();
+        let Some(settled) = history.find(|it| it.decision.number == number) else {
+            return;
+        };
+        let decision = &settled.decision;
+        if Self::ends(&mut self.busy, decision) && decision.rung.takes() {
+            self.figures.not_reclaimed(&decision.path);
         }
+    }
+
+    /// It is not under way any more; whether no later one took its place.
+    fn ends(busy: &mut BTreeMap<String, (u64, Timestamp)>, decision: &Decision) -> bool {
+        let newest = busy
+            .get(&decision.path)
+            .is_some_and(|(number, _)| *number == decision.number);
+        if newest {
+            busy.remove(&decision.path);
+        }
+        newest
     }
 
     /// What came of a decision.
@@ -334,11 +356,13 @@ impl Governor {
             .iter_mut()
             .find(|it| it.decision.number == number);
         let Some(settled) = found else { return };
-        let bad = learn::judge(&outcome);
+        let decision = settled.decision.clone();
+        // In an emergency tasks stalled before.
+        let bad = learn::judge(&outcome)
+            .filter(|bad| !(decision.urgent && matches!(bad, Bad::Stalls | Bad::Slower)));
         settled.outcome = Some(outcome);
         settled.bad = bad;
-        let decision = settled.decision.clone();
-        self.busy.remove(&decision.path);
+        let newest = Self::ends(&mut self.busy, &decision);
         match decision.rung {
             Rung::Compact => self.scattered = 0,
             Rung::Freeze => self.figures.froze(&decision.path, !outcome.reverted),
@@ -364,7 +388,9 @@ impl Governor {
             file_only: decision.rung == Rung::File,
             ..Last::default()
         };
-        self.figures.settled(&decision.path, last);
+        if newest {
+            self.figures.settled(&decision.path, last);
+        }
         self.model.learn(&decision.features, bad.is_some());
         if bad.is_none() {
             self.recent
