@@ -42,6 +42,8 @@ pub(crate) struct Trial {
     pub(crate) name: &'static str,
     pub(crate) run: fn() -> Result<Outcome>,
     pub(crate) deadline: Duration,
+    /// The kernels that a long test is shown on; all where there are none.
+    kernels: &'static [&'static str],
 }
 
 impl Trial {
@@ -50,7 +52,29 @@ impl Trial {
             name,
             run,
             deadline: Duration::from_secs(60),
+            kernels: &[],
         }
+    }
+
+    /// Shows what differs little between kernels, and takes long, on these alone; with GREY_ALL=1 on all.
+    pub(crate) const fn shown_on(self, kernels: &'static [&'static str]) -> Self {
+        Self { kernels, ..self }
+    }
+
+    /// Runs it where it is to be shown.
+    pub(crate) fn perform(&self) -> Result<Outcome> {
+        if !self.kernels.is_empty() && std::env::var_os("GREY_ALL").is_none() {
+            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+            let mut numbers = release.split('.');
+            let release = [numbers.next(), numbers.next()].map(Option::unwrap_or_default);
+            if !self.kernels.contains(&release.join(".").as_str()) {
+                return Outcome::skipped(format!(
+                    "a long test, shown on {} unless GREY_ALL is set",
+                    self.kernels.join(" and ")
+                ));
+            }
+        }
+        (self.run)()
     }
 
     /// Gives a long test more time than the usual minute (emulation is slow) before it is killed and fails.

@@ -49,7 +49,7 @@ pub(crate) fn run_one(mut trials: impl Iterator<Item = Trial>, name: Option<Stri
         eprintln!("no test of the name {name:?}");
         return ExitCode::from(2);
     };
-    match (trial.run)() {
+    match trial.perform() {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
         Ok(Outcome::Skipped(reason)) => {
             println!("{reason}");

@@ -11,6 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "vm_alerts_of_a_leak_outlive_a_kill_and_reach_a_command_once",
             alert::of_a_leak_outlive_a_kill_and_reach_a_command_once,
         )
-        .with_deadline(Duration::from_secs(240)),
+        .with_deadline(Duration::from_secs(240))
+        .shown_on(&["6.12"]),
     ]
 }

@@ -37,7 +37,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             "vm_diagnose_detect_leaks_names_growth_its_rate_and_its_limit",
             names_a_leak,
         )
-        .with_deadline(Duration::from_secs(90)),
+        .with_deadline(Duration::from_secs(90))
+        .shown_on(&["5.10", "6.12"]),
     ]
 }
 

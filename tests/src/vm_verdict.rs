@@ -20,7 +20,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             "vm_verdict_of_a_leak_comes_in_time_and_neither_redis_nor_a_collector_is_accused",
             a_leak_beside_redis_and_a_collector,
         )
-        .with_deadline(Duration::from_secs(300)),
+        .with_deadline(Duration::from_secs(300))
+        .shown_on(&["6.12"]),
         Trial::new(
             "vm_verdict_of_a_leak_comes_also_while_its_memory_is_reclaimed",
             a_leak_under_enforcement,
@@ -30,17 +31,20 @@ pub(crate) fn trials() -> Vec<Trial> {
             "vm_verdict_of_a_reservation_is_no_leak_and_a_vector_beside_one_is",
             a_reservation_and_a_vector,
         )
-        .with_deadline(Duration::from_secs(150)),
+        .with_deadline(Duration::from_secs(150))
+        .shown_on(&["6.12"]),
         Trial::new(
             "vm_verdict_of_freed_memory_that_malloc_keeps_is_no_leak",
             what_malloc_keeps,
         )
-        .with_deadline(Duration::from_secs(180)),
+        .with_deadline(Duration::from_secs(180))
+        .shown_on(&["6.12"]),
         Trial::new(
             "vm_verdict_of_page_cache_and_tmpfs_is_no_leak",
             page_cache_and_tmpfs,
         )
-        .with_deadline(Duration::from_secs(150)),
+        .with_deadline(Duration::from_secs(150))
+        .shown_on(&["6.12"]),
     ]
 }
 
@@ -62,12 +66,6 @@ fn limit_of_the_leak() -> Result<u64> {
     } else {
         256 * M
     })
-}
-
-/// What does not depend on the kernel's files, but on the detector alone, is shown on one kernel: these take minutes.
-fn elsewhere() -> Result<Option<&'static str>> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    Ok((!release.starts_with("6.12")).then_some("shown on 6.12 alone, since it takes a minute"))
 }
 
 fn a_leak_beside_redis_and_a_collector() -> Result<Outcome> {
@@ -269,9 +267,6 @@ fn a_leak_under_enforcement() -> Result<Outcome> {
 
 /// 400 GiB that nobody touches, once alone and once beside a vector that grows for ever.
 fn a_reservation_and_a_vector() -> Result<Outcome> {
-    if let Some(reason) = elsewhere()? {
-        return Outcome::skipped(reason);
-    }
     const RESERVED: &str = "429496729600";
     if let Some(reason) = lacks(&[HEAP]) {
         return Outcome::skipped(reason);
@@ -315,9 +310,6 @@ fn a_reservation_and_a_vector() -> Result<Outcome> {
 
 /// A spike of small objects, in C and in Python; a few survivors keep malloc from giving anything back.
 fn what_malloc_keeps() -> Result<Outcome> {
-    if let Some(reason) = elsewhere()? {
-        return Outcome::skipped(reason);
-    }
     const C_BYTES: u64 = 250_000_000;
     const PYTHON_BYTES: u64 = 390_000_000;
     if let Some(reason) = lacks(&[HEAP, PYTHON]) {
@@ -352,9 +344,6 @@ fn what_malloc_keeps() -> Result<Outcome> {
 
 /// 200 MiB read and 100 MiB written to a tmpfs, both at a steady pace.
 fn page_cache_and_tmpfs() -> Result<Outcome> {
-    if let Some(reason) = elsewhere()? {
-        return Outcome::skipped(reason);
-    }
     let reset = || std::fs::write("/sys/block/zram0/reset", "1");
     reset().context("reset zram0: is the module loaded?")?;
     std::fs::write("/sys/block/zram0/disksize", (200 * M).to_string()).context("size zram0")?;
