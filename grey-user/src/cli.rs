@@ -10,11 +10,12 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use grey_core::units::{self, Size};
 
 use crate::alert::AlertArgs;
+use crate::config::check::{self, CheckArgs};
 use crate::diagnose::{self, DiagnoseArgs};
 use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
 use crate::rollback::{self, RollbackArgs};
-use crate::{doctor, enforce, snapshot, watch};
+use crate::{daemon, doctor, enforce, snapshot, watch};
 
 mod man;
 
@@ -110,6 +111,15 @@ pub enum Command {
     /// One bounded action: journalled first, under a watchdog, and undone if anything goes wrong
     #[command(after_help = enforce::EXAMPLES)]
     Enforce(enforce::EnforceArgs),
+    /// Observe, decide, act and learn, as the configuration says; without one only observe
+    #[command(after_help = daemon::EXAMPLES)]
+    Daemon(daemon::DaemonArgs),
+    /// What a running daemon sees, does and holds back
+    #[command(after_help = daemon::STATUS_EXAMPLES)]
+    Status(daemon::StatusArgs),
+    /// Tell a running daemon that something was bad, or to let go
+    #[command(after_help = daemon::FEEDBACK_EXAMPLES)]
+    Feedback(daemon::FeedbackArgs),
     /// Take actions back from the journal: after a crash too, without daemon or guard
     #[command(after_help = rollback::EXAMPLES)]
     Rollback(RollbackArgs),
@@ -123,6 +133,9 @@ pub enum Command {
     /// Memory before and after: keep the figures in a file, compare two of them
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Everything that is wrong with the configuration, or what holds
+    #[command(after_help = check::EXAMPLES)]
+    CheckConfig(CheckArgs),
     /// Completions for a shell, on stdout
     Completions {
         /// The shell
@@ -212,6 +225,9 @@ pub struct WatchArgs {
     /// Bytes of each event ring
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = ring_size, hide_short_help = true)]
     pub ring: u32,
+    /// Whether CPU time is read, for `daemon`.
+    #[arg(skip)]
+    pub cpu: bool,
 }
 
 /// A switch.
@@ -282,9 +298,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Enforce(args) => enforce::run(&args),
+        Command::Daemon(args) => daemon::run(&args),
+        Command::Status(args) => daemon::status(&args),
+        Command::Feedback(args) => daemon::feedback(&args),
         Command::Rollback(args) => rollback::run(&args),
         Command::Doctor { json } => doctor::run(json),
         Command::Snapshot(command) => snapshot::run(&command),
+        Command::CheckConfig(args) => check::run(&args),
         Command::Completions { shell } => {
             // By way of memory: the generator panics where its output cannot be written.
             let mut script = Vec::new();

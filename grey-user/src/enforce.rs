@@ -1,14 +1,14 @@
 //! `enforce`: one bounded action by hand, from its plan to its outcome.
 
-mod compact;
+pub(crate) mod compact;
 mod drop_caches;
-mod freeze;
+pub(crate) mod freeze;
 mod ksm;
-mod limit;
-mod pageout;
-mod reclaim;
-mod tell;
-mod trim;
+pub(crate) mod limit;
+pub(crate) mod pageout;
+pub(crate) mod reclaim;
+pub(crate) mod tell;
+pub(crate) mod trim;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -333,7 +333,7 @@ fn still_open(undone: &Undone) -> Option<Failure> {
     )))
 }
 
-fn outcome(
+pub(crate) fn outcome(
     id: u64,
     plan: &ActionPlan,
     before: ActionState,
@@ -359,7 +359,7 @@ fn outcome(
 }
 
 /// Bytes less than before: memory.current of a cgroup, resident bytes of a process.
-fn freed(before: Option<&ActionState>, after: &ActionState) -> Option<u64> {
+pub(crate) fn freed(before: Option<&ActionState>, after: &ActionState) -> Option<u64> {
     let before = before?;
     let (from, to) = match (before.current, after.current) {
         (Some(from), Some(to)) => (from, to),

@@ -3,6 +3,8 @@
 pub mod act;
 pub mod alert;
 pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod diagnose;
 pub mod doctor;
 pub mod enforce;

@@ -83,6 +83,7 @@ pub fn run(args: &RecordArgs) -> Result<Exit, Failure> {
         plain: false,
         syscall_tracepoints: args.syscall_tracepoints,
         slow_ticks: args.slow_ticks,
+        cpu: false,
         ring: args.ring,
     };
     watch::record(&watched)

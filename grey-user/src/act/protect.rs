@@ -60,7 +60,7 @@ impl Protection {
     }
 
     /// All protected cgroups among these.
-    pub(super) fn shields(&self, paths: &[String]) -> Shields {
+    pub(crate) fn shields(&self, paths: &[String]) -> Shields {
         Shields::survey(
             paths.iter().map(String::as_str),
             self.own.as_deref(),

@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(60);
 const AFTER_VERDICT: Duration = Duration::from_secs(5);
 
 /// The state file of a watch.
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     file: StateFile,
     saved: Instant,
     /// Verdicts that had been told then.
@@ -26,7 +26,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Takes up the state in the file at `path`, or begins anew and says why.
-    pub(super) fn open(path: &Path, observer: &mut Observer) -> Result<Keeper, Failure> {
+    pub(crate) fn open(path: &Path, observer: &mut Observer) -> Result<Keeper, Failure> {
         let origin = Origin {
             host: observer.host_name().to_owned(),
             boot_id: observer.boot_id().map(str::to_owned),
@@ -62,7 +62,7 @@ impl Keeper {
     }
 
     /// Keeps the state once a minute, and soon after a verdict. Returns what there is to tell.
-    pub(super) fn tick(&mut self, observer: &Observer) -> Option<String> {
+    pub(crate) fn tick(&mut self, observer: &Observer) -> Option<String> {
         let due = match observer.verdicts() == self.verdicts {
             true => EVERY,
             false => AFTER_VERDICT,
@@ -82,7 +82,7 @@ impl Keeper {
     }
 
     /// Keeps the state at the end. Returns what there is to tell.
-    pub(super) fn finish(&mut self, observer: &Observer) -> Option<String> {
+    pub(crate) fn finish(&mut self, observer: &Observer) -> Option<String> {
         let result = self.file.save(&observer.keep()?);
         result.err().map(|error| self.failed(&error))
     }

@@ -77,7 +77,7 @@ pub(crate) fn settings(fs: &CgroupFs, host: &Host) -> Settings {
 }
 
 /// The observer that these arguments ask for, and what is lost on this machine.
-pub(super) fn observer(args: &WatchArgs) -> Result<(Observer, Losses), Failure> {
+pub(crate) fn observer(args: &WatchArgs) -> Result<(Observer, Losses), Failure> {
     let host = Host::live();
     let fs = CgroupFs::discover(&host);
     let mount = fs
@@ -109,17 +109,17 @@ pub(super) fn observer(args: &WatchArgs) -> Result<(Observer, Losses), Failure> 
         filter,
         processes: args.processes,
         slow_ticks: args.slow_ticks,
-        cpu: false,
+        cpu: args.cpu,
     };
     Ok((Observer::new(host, fs, kernel, probes, options), losses))
 }
 
 /// What is missing on this machine; the rest is shown all the same.
-pub(super) struct Losses(Vec<String>);
+pub(crate) struct Losses(Vec<String>);
 
 impl Losses {
     /// One line on stderr, if there is something to tell.
-    pub(super) fn tell(&self) {
+    pub(crate) fn tell(&self) {
         if !self.0.is_empty() {
             cli::tell(&format!("{}; details: grey-ebpf doctor", self.0.join("; ")));
         }
@@ -160,7 +160,7 @@ impl Losses {
 }
 
 /// A cgroup that was named must exist, and a glob must match something.
-pub(super) fn check_filter(args: &WatchArgs, observer: &Observer) -> Result<(), Failure> {
+pub(crate) fn check_filter(args: &WatchArgs, observer: &Observer) -> Result<(), Failure> {
     if args.allow_missing {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! `watch`: sets the sources up, then waits for whatever comes first (a ring, a notification, the tick, a key, a
 //! signal) and hands what it means to the view.
 
-mod keep;
+pub(crate) mod keep;
 pub(crate) mod machine;
 mod view;
 
@@ -195,7 +195,7 @@ async fn watch(
     view.finish()
 }
 
-fn waitable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn waitable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
     register(fd.try_clone_to_owned()?, Interest::READABLE)
 }
 
@@ -205,7 +205,7 @@ fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Waits for a descriptor; for ever where there is none. The caller reads it empty.
-async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
+pub(crate) async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
     let Some(fd) = fd else {
         return std::future::pending().await;
     };
@@ -219,7 +219,7 @@ async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
     }
 }
 
-async fn sleep_until(end: Option<Instant>) {
+pub(crate) async fn sleep_until(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
         None => std::future::pending().await,

@@ -1,0 +1,563 @@
+//! The one who acts: a thread with the right to do so (lock, journal, guard). Decisions come in, events and outcomes go
+//! out; what it holds under a lease is looked after while it waits. The observer never waits for it.
+
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use grey_core::event::{ActionOutcome, ActionState, Body, Cgroup, OutcomeVerdict};
+use grey_core::govern::{Decision, Outcome};
+use grey_core::identity::identify;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::act::session::stopped;
+use crate::act::watchdog::{Watchdog, cooled_down};
+use crate::act::{Scene, Session, Target, measure};
+use crate::cli::Failure;
+use crate::enforce::tell::{Tell, rollback};
+use crate::enforce::{Act, Place, freed, outcome};
+
+use super::means::{Means, common};
+
+/// How often it looks at what it holds.
+const TICK: Duration = Duration::from_millis(50);
+/// Without a guard nothing is done; a new one is tried after this time.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Between two looks at whether the journal has grown long.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// What the actor is asked for.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// To carry out a decision; looked at for so long afterwards. `cpus` is what its target used before.
+    Do {
+        decision: Box<Decision>,
+        observe: Duration,
+        cpus: Option<f64>,
+    },
+    /// To take back what is held on this cgroup.
+    Release(String),
+    /// To go by the configuration as it is now.
+    Reload,
+}
+
+/// What the actor tells.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// An event for the stream.
+    Event(Option<Cgroup>, Body),
+    /// What came of a decision.
+    Done(u64, Outcome),
+    /// Nothing was done, and why.
+    NotDone(u64, String),
+    /// Something that a person should know.
+    Note(String),
+}
+
+/// Where to act, and whether at all.
+#[derive(Clone, Debug)]
+pub(super) struct Role {
+    /// Journal and configuration.
+    pub(super) place: Place,
+    /// Plans are told, nothing is done.
+    pub(super) shadow: bool,
+}
+
+/// Runs until the orders end; then everything that is held is taken back.
+pub(super) fn run(role: &Role, orders: &Receiver<Order>, tell: &UnboundedSender<Told>) {
+    let mut actor = Actor {
+        role,
+        tell,
+        session: None,
+        tried: None,
+        held: Vec::new(),
+        watched: Vec::new(),
+        tidied: Instant::now(),
+    };
+    if !role.shadow {
+        // What a predecessor has left behind is taken back now and not at the first action.
+        actor.session();
+    }
+    loop {
+        match orders.recv_timeout(TICK) {
+            Ok(Order::Do {
+                decision,
+                observe,
+                cpus,
+            }) => actor.carry_out(&decision, observe, cpus),
+            Ok(Order::Release(path)) => actor.release(&path),
+            Ok(Order::Reload) => actor.reload(),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        actor.look_after();
+    }
+    actor.end();
+}
+
+/// An action that is in force for a time.
+struct Hold {
+    id: u64,
+    decision: Decision,
+    target: Option<Target>,
+    until: Instant,
+    watchdog: Option<Watchdog>,
+    outcome: ActionOutcome,
+    begun: Instant,
+    cpus: Option<f64>,
+}
+
+/// An action that is over, and looked at for what comes of it.
+struct Watched {
+    decision: Decision,
+    target: Option<Target>,
+    until: Instant,
+    watchdog: Option<Watchdog>,
+    outcome: ActionOutcome,
+    begun: Instant,
+    cpus: Option<f64>,
+}
+
+struct Actor<'a> {
+    role: &'a Role,
+    tell: &'a UnboundedSender<Told>,
+    session: Option<Session>,
+    /// When a session could not be had.
+    tried: Option<Instant>,
+    held: Vec<Hold>,
+    watched: Vec<Watched>,
+    tidied: Instant,
+}
+
+impl Actor<'_> {
+    fn say(&self, told: Told) {
+        // Whoever does not listen any more is about to end us.
+        let _ = self.tell.send(told);
+    }
+
+    fn note(&self, text: impl Into<String>) {
+        self.say(Told::Note(text.into()));
+    }
+
+    /// The right to act, if it can be had.
+    fn session(&mut self) -> Option<&mut Session> {
+        if self.session.is_none() && self.tried.is_none_or(|at| at.elapsed() >= AGAIN) {
+            let opened = Scene::find(&self.role.place)
+                .and_then(|scene| Session::open_quietly(Rc::new(scene)));
+            match opened {
+                Ok((session, left)) => {
+                    if session.damage.lines > 0 {
+                        self.note(format!(
+                            "journal: {} lines are damaged or of a newer version: skipped, all others are used",
+                            session.damage.lines
+                        ));
+                    }
+                    if !left.restored.is_empty() || !left.skipped.is_empty() {
+                        let cause = "controller: left behind by one that ended early";
+                        let body = rollback(None, cause, &left);
+                        self.say(Told::Event(
+                            None,
+                            Body::Rollback {
+                                rollback: Box::new(body),
+                            },
+                        ));
+                    }
+                    if self.tried.take().is_some() {
+                        self.note("actions are possible again");
+                    }
+                    self.session = Some(session);
+                }
+                Err(failure) => {
+                    if self.tried.replace(Instant::now()).is_none() {
+                        self.note(format!(
+                            "no action is taken: {}; tried again every {} s",
+                            failure.message,
+                            AGAIN.as_secs()
+                        ));
+                    }
+                    self.tried = Some(Instant::now());
+                }
+            }
+        }
+        self.session.as_mut()
+    }
+
+    fn carry_out(&mut self, decision: &Decision, observe: Duration, cpus: Option<f64>) {
+        if self.role.shadow {
+            return self.plan_only(decision);
+        }
+        if self.session().is_none() {
+            let why = "no right to act".to_owned();
+            return self.say(Told::NotDone(decision.number, why));
+        }
+        if let Err(failure) = self.act(decision, observe, cpus) {
+            self.say(Told::NotDone(decision.number, failure.message));
+        }
+    }
+
+    /// In shadow: what would be done, as far as the machine says it could be.
+    fn plan_only(&self, decision: &Decision) {
+        let means = Means::of(decision);
+        let common = common(decision, &self.role.place, true);
+        let planned = Scene::find(&self.role.place).and_then(|scene| {
+            let plan = means.actuator().plan(&scene, &common)?;
+            Ok(plan)
+        });
+        match planned {
+            Ok(mut plan) => {
+                plan.action.dry_run = true;
+                self.action(decision, plan.action, plan.target.as_ref());
+                self.say(Told::NotDone(decision.number, String::new()));
+            }
+            Err(failure) => self.say(Told::NotDone(decision.number, failure.message)),
+        }
+    }
+
+    fn action(
+        &self,
+        decision: &Decision,
+        mut action: grey_core::event::ActionPlan,
+        target: Option<&Target>,
+    ) {
+        action.policy = Some(decision.policy.name().to_owned());
+        action.expected_harm = Some((decision.expected_harm * 1e4).round() / 1e4);
+        let action = Box::new(action);
+        self.say(Told::Event(cgroup_of(target), Body::Action { action }));
+    }
+
+    fn act(
+        &mut self,
+        decision: &Decision,
+        observe: Duration,
+        cpus: Option<f64>,
+    ) -> Result<(), Failure> {
+        let Some(mut session) = self.session.take() else {
+            return Ok(());
+        };
+        let done = self.act_with(&mut session, decision, observe, cpus);
+        self.session = Some(session);
+        done
+    }
+
+    fn act_with(
+        &mut self,
+        session: &mut Session,
+        decision: &Decision,
+        observe: Duration,
+        cpus: Option<f64>,
+    ) -> Result<(), Failure> {
+        // Limits and protection as the configuration has them now.
+        let scene = Rc::clone(&session.scene);
+        let means = Means::of(decision);
+        let mut actuator = means.actuator();
+        let common = common(decision, &self.role.place, false);
+        let mut plan = actuator.plan(&scene, &common)?;
+        plan.action.lease_s = plan.lease.map(|lease| lease.as_secs_f64());
+        let (kind, name) = (plan.action.kind.clone(), plan.action.target.clone());
+        cooled_down(session.ledger(), &scene.safety, &kind, &name, false)?;
+        let id = session.begin(&kind, &name, &plan.action.reason, plan.target.as_ref())?;
+        plan.action.id = Some(id);
+        self.action(decision, plan.action.clone(), plan.target.as_ref());
+        let target = plan.target;
+        let before = actuator.measure(&scene, target.as_ref());
+        let begun = Instant::now();
+        let mut silent = Tell::new(&scene, true);
+        let mut act = Act {
+            session,
+            id,
+            target: target.as_ref(),
+            notes: Vec::new(),
+            tell: &mut silent,
+        };
+        let acted = actuator.act(&mut act);
+        let notes = act.notes;
+        let after = actuator.measure(&scene, target.as_ref());
+        let result = outcome(id, &plan.action, before, after, notes, begun.elapsed());
+        let kept = acted.and_then(|()| match plan.lease {
+            Some(lease) => session.lease(id, lease),
+            None => Ok(()),
+        });
+        if let Err(failure) = kept {
+            self.broken_off(session, decision, target.as_ref(), result, &failure, begun);
+            return Ok(());
+        }
+        let watchdog = session.take_watchdog();
+        if let Some(lease) = plan.lease {
+            self.held.push(Hold {
+                id,
+                decision: decision.clone(),
+                target,
+                until: begun + lease,
+                watchdog,
+                outcome: result,
+                begun,
+                cpus,
+            });
+            return Ok(());
+        }
+        if let Err(failure) = session.keep(id) {
+            self.broken_off(session, decision, target.as_ref(), result, &failure, begun);
+            return Ok(());
+        }
+        self.watched.push(Watched {
+            decision: decision.clone(),
+            target,
+            until: Instant::now() + observe,
+            watchdog,
+            outcome: result,
+            begun,
+            cpus,
+        });
+        Ok(())
+    }
+
+    /// Takes back what an action that failed has changed, and tells.
+    fn broken_off(
+        &self,
+        session: &mut Session,
+        decision: &Decision,
+        target: Option<&Target>,
+        mut result: ActionOutcome,
+        failure: &Failure,
+        begun: Instant,
+    ) {
+        let undone = session.undo(result.id, false);
+        let harm = session.trip().is_some();
+        if harm {
+            self.harmed(session, &result, &failure.message);
+        }
+        self.undone(target, Some(result.id), &failure.message, &undone);
+        result.verdict = OutcomeVerdict::Revert;
+        result.notes.push(failure.message.clone());
+        let mut done = lesson(&result, None, begun, None);
+        done.reverted = harm;
+        self.say(Told::Event(
+            cgroup_of(target),
+            Body::Outcome {
+                outcome: Box::new(result),
+            },
+        ));
+        self.say(Told::Done(decision.number, done));
+    }
+
+    fn harmed(&self, session: &mut Session, result: &ActionOutcome, why: &str) {
+        if let Err(failure) = session.harmed(&result.kind, &result.target, why) {
+            self.note(failure.message);
+        }
+    }
+
+    fn undone(
+        &self,
+        target: Option<&Target>,
+        id: Option<u64>,
+        cause: &str,
+        undone: &grey_core::act::Undone,
+    ) {
+        if undone.restored.is_empty() && undone.skipped.is_empty() && undone.failed.is_empty() {
+            return;
+        }
+        if let Some(fault) = &undone.journal {
+            self.note(format!(
+                "journal: {fault}; what was taken back is not noted there, and rollback will look at it again"
+            ));
+        }
+        let rollback = Box::new(rollback(id, cause, undone));
+        self.say(Told::Event(cgroup_of(target), Body::Rollback { rollback }));
+    }
+
+    /// Guard, leases, watchdogs, observations.
+    fn look_after(&mut self) {
+        let Some(mut session) = self.session.take() else {
+            if !self.role.shadow && self.tried.is_some() {
+                self.session();
+            }
+            return;
+        };
+        if let Err(fault) = session.beat() {
+            // Without a guard nothing stays in force, and nothing is begun.
+            let cause = format!("controller: {fault}");
+            for hold in std::mem::take(&mut self.held) {
+                self.let_go(&mut session, hold, &cause, false);
+            }
+            let undone = session.undo_all(false, false);
+            self.undone(None, None, &cause, &undone);
+            self.note(format!("{fault}; everything was taken back"));
+            self.tried = Some(Instant::now());
+            return;
+        }
+        self.holds(&mut session);
+        self.observations(&mut session);
+        if self.tidied.elapsed() >= TIDY {
+            self.tidied = Instant::now();
+            if let Err(fault) = session.tidy() {
+                self.note(format!("journal: cannot be shortened: {fault}"));
+            }
+        }
+        self.session = Some(session);
+    }
+
+    fn holds(&mut self, session: &mut Session) {
+        let thresholds = session.scene.safety.watchdog.clone();
+        let mut kept = Vec::new();
+        for mut hold in std::mem::take(&mut self.held) {
+            let trip = hold
+                .watchdog
+                .as_mut()
+                .and_then(|watchdog| watchdog.look(&thresholds));
+            if let Some(trip) = trip {
+                let why = format!("{}: {}", trip.cause, trip.text);
+                self.harmed(session, &hold.outcome, &why);
+                self.let_go(session, hold, &why, true);
+            } else if Instant::now() >= hold.until {
+                self.let_go(session, hold, "lease", false);
+            } else if session.was_taken_back(hold.id) {
+                self.let_go(session, hold, "by hand", false);
+            } else {
+                kept.push(hold);
+            }
+        }
+        self.held = kept;
+    }
+
+    /// Takes back what is held.
+    fn let_go(&self, session: &mut Session, hold: Hold, cause: &str, harm: bool) {
+        let mut result = hold.outcome;
+        let settled = self.measure(session, hold.target.as_ref());
+        result.kept_bytes = freed(result.before.as_ref(), &settled);
+        let undone = session.undo(hold.id, false);
+        self.undone(hold.target.as_ref(), Some(hold.id), cause, &undone);
+        result.verdict = OutcomeVerdict::Revert;
+        let mut done = lesson(&result, Some(&settled), hold.begun, hold.cpus);
+        done.reverted = harm;
+        if !harm {
+            session.went_well(&result.kind, &result.target);
+        }
+        self.say(Told::Event(
+            cgroup_of(hold.target.as_ref()),
+            Body::Outcome {
+                outcome: Box::new(result),
+            },
+        ));
+        self.say(Told::Done(hold.decision.number, done));
+    }
+
+    fn observations(&mut self, session: &mut Session) {
+        let thresholds = session.scene.safety.watchdog.clone();
+        let mut left = Vec::new();
+        for mut watched in std::mem::take(&mut self.watched) {
+            let trip = watched
+                .watchdog
+                .as_mut()
+                .and_then(|watchdog| watchdog.look(&thresholds));
+            if trip.is_none() && Instant::now() < watched.until && !stopped() {
+                left.push(watched);
+                continue;
+            }
+            let mut result = watched.outcome;
+            let settled = self.measure(session, watched.target.as_ref());
+            settle(&mut result, &settled);
+            let mut done = lesson(&result, Some(&settled), watched.begun, watched.cpus);
+            if let Some(trip) = trip {
+                // What was reclaimed cannot be put back; it is not done again soon.
+                let why = format!("{}: {}", trip.cause, trip.text);
+                self.harmed(session, &result, &why);
+                result.verdict = OutcomeVerdict::Revert;
+                result.notes.push(why);
+                done.reverted = true;
+            } else {
+                session.went_well(&result.kind, &result.target);
+            }
+            self.say(Told::Event(
+                cgroup_of(watched.target.as_ref()),
+                Body::Outcome {
+                    outcome: Box::new(result),
+                },
+            ));
+            self.say(Told::Done(watched.decision.number, done));
+        }
+        self.watched = left;
+    }
+
+    fn measure(&self, session: &Session, target: Option<&Target>) -> ActionState {
+        match target {
+            Some(target) => measure::cgroup(&session.scene, target),
+            None => measure::machine(&session.scene),
+        }
+    }
+
+    fn release(&mut self, path: &str) {
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        for hold in std::mem::take(&mut self.held) {
+            if hold.decision.path == path {
+                self.let_go(&mut session, hold, "by hand", false);
+            } else {
+                self.held.push(hold);
+            }
+        }
+        self.session = Some(session);
+    }
+
+    fn reload(&mut self) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        match Scene::find(&self.role.place) {
+            Ok(scene) => session.go_by(Rc::new(scene)),
+            Err(failure) => self.note(failure.message),
+        }
+    }
+
+    fn end(mut self) {
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        for hold in std::mem::take(&mut self.held) {
+            self.let_go(&mut session, hold, "by hand", false);
+        }
+        let undone = session.undo_all(false, false);
+        self.undone(None, None, "by hand", &undone);
+    }
+}
+
+fn cgroup_of(target: Option<&Target>) -> Option<Cgroup> {
+    target.map(|target| identify(&target.path).cgroup(target.id, &target.path))
+}
+
+/// What is known of an action at the end of its observation.
+fn settle(result: &mut ActionOutcome, settled: &ActionState) {
+    result.kept_bytes = freed(result.before.as_ref(), settled);
+    let before = result.before.as_ref();
+    let since = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
+    result.refaults = since(before.and_then(|it| it.refaults), settled.refaults);
+    result.psi_delta_us = since(before.and_then(|it| it.psi_some_us), settled.psi_some_us);
+}
+
+/// The same for the governor.
+fn lesson(
+    result: &ActionOutcome,
+    settled: Option<&ActionState>,
+    begun: Instant,
+    cpus: Option<f64>,
+) -> Outcome {
+    let before = result.before.as_ref();
+    let settled = settled.or(result.after.as_ref());
+    let since = |figure: fn(&ActionState) -> Option<u64>| {
+        let from = before.and_then(figure)?;
+        Some(settled.and_then(figure)?.saturating_sub(from))
+    };
+    let elapsed_us = begun.elapsed().as_micros() as u64;
+    let cpu = since(|state| state.cpu_us).filter(|_| elapsed_us > 0);
+    Outcome {
+        freed: result.freed_bytes.unwrap_or(0),
+        kept: result.kept_bytes.unwrap_or(0),
+        psi_some_us: since(|state| state.psi_some_us).unwrap_or(0),
+        psi_full_us: since(|state| state.psi_full_us).unwrap_or(0),
+        refaults: since(|state| state.refaults).unwrap_or(0),
+        majors: since(|state| state.major_faults).unwrap_or(0),
+        elapsed_us,
+        cpu: cpu.zip(cpus).map(|(us, before)| (us as f64 / elapsed_us as f64, before)),
+        reverted: false,
+    }
+}

@@ -1,0 +1,251 @@
+//! The flight recorder: the last five minutes of each cgroup's figures are kept in memory, and an OOM kill writes those
+//! that have to do with it into one document in the state folder. Number and size of the documents are bounded.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use grey_core::event::{Body, Event};
+use grey_core::time::Timestamp;
+use serde_json::{Value, json};
+
+/// What is looked back on.
+const MINUTES_US: i64 = 5 * 60 * 1_000_000;
+/// Cgroups of which a series is kept: those seen active last.
+const MOST_SERIES: usize = 1024;
+/// Lines of other events that are kept.
+const MOST_EVENTS: usize = 512;
+/// Documents; the oldest goes.
+const MOST_FILES: usize = 32;
+/// Of one document.
+const MOST_BYTES: usize = 4 << 20;
+/// Between two documents: a storm of kills is one incident.
+const APART_US: i64 = 10_000_000;
+/// Processes that are named.
+const TOP: usize = 10;
+
+/// The figures of one instant.
+#[derive(Clone, Copy)]
+struct Point {
+    at: Timestamp,
+    current: Option<u64>,
+    anon: Option<u64>,
+    file: Option<u64>,
+    swap: Option<u64>,
+    available: Option<u64>,
+    psi_some_us: Option<u64>,
+    psi_full_us: Option<u64>,
+    refaults: Option<u64>,
+    faults: Option<u64>,
+    reclaimed_pages: Option<u64>,
+}
+
+const COLUMNS: [&str; 11] = [
+    "ts",
+    "current",
+    "anon",
+    "file",
+    "swap",
+    "available",
+    "psi_some_us_total",
+    "psi_full_us_total",
+    "refault_total",
+    "minor_total",
+    "pages_total",
+];
+
+impl Point {
+    fn row(&self) -> Value {
+        json!([
+            self.at.to_string(),
+            self.current,
+            self.anon,
+            self.file,
+            self.swap,
+            self.available,
+            self.psi_some_us,
+            self.psi_full_us,
+            self.refaults,
+            self.faults,
+            self.reclaimed_pages,
+        ])
+    }
+}
+
+/// What is remembered.
+pub(super) struct Recorder {
+    dir: PathBuf,
+    series: BTreeMap<String, VecDeque<Point>>,
+    events: VecDeque<Event>,
+    last: Option<Timestamp>,
+}
+
+/// A process of the cgroup, for the document.
+pub(super) type TopProcesses<'a> = &'a dyn Fn(&str, usize) -> Vec<Value>;
+
+impl Recorder {
+    pub(super) fn new(state_dir: &Path) -> Recorder {
+        Recorder {
+            dir: state_dir.join("incidents"),
+            series: BTreeMap::new(),
+            events: VecDeque::new(),
+            last: None,
+        }
+    }
+
+    /// Takes an event in. An OOM kill gives a document: its path, or why there is none.
+    pub(super) fn observe(
+        &mut self,
+        event: &Event,
+        top: TopProcesses<'_>,
+    ) -> Option<io::Result<PathBuf>> {
+        match &event.body {
+            Body::Sample(sample) => {
+                let path = event.cgroup.as_ref().map(|cgroup| cgroup.path.as_str());
+                self.sample(path.unwrap_or("/"), sample, event.ts);
+                return None;
+            }
+            Body::Process { .. } | Body::Health { .. } => return None,
+            _ => {}
+        }
+        self.events.push_back(event.clone());
+        let old = |at: Timestamp| at.0 + MINUTES_US < event.ts.0;
+        while self.events.len() > MOST_EVENTS || self.events.front().is_some_and(|it| old(it.ts)) {
+            self.events.pop_front();
+        }
+        let apart = self
+            .last
+            .is_none_or(|last| (event.ts.0 - last.0).abs() >= APART_US);
+        if !matches!(event.body, Body::Oom { .. }) || !apart {
+            return None;
+        }
+        self.last = Some(event.ts);
+        Some(self.write(event, top))
+    }
+
+    fn sample(&mut self, path: &str, sample: &grey_core::event::Sample, at: Timestamp) {
+        if !self.series.contains_key(path) && self.series.len() >= MOST_SERIES {
+            // The one that has been still for longest.
+            let still = self
+                .series
+                .iter()
+                .min_by_key(|(_, series)| series.back().map(|point| point.at))
+                .map(|(path, _)| path.clone());
+            if let Some(still) = still {
+                self.series.remove(&still);
+            }
+        }
+        let psi = sample.psi.as_ref();
+        let reclaim = sample.reclaim.as_ref();
+        let series = self.series.entry(path.to_owned()).or_default();
+        series.push_back(Point {
+            at,
+            current: sample.mem.current,
+            anon: sample.mem.anon,
+            file: sample.mem.file,
+            swap: sample.mem.swap,
+            available: sample.mem.available,
+            psi_some_us: psi.map(|psi| psi.some_us_total),
+            psi_full_us: psi.and_then(|psi| psi.full_us_total),
+            refaults: reclaim.and_then(|it| it.refault_total),
+            faults: sample.faults.as_ref().and_then(|it| it.minor_total),
+            reclaimed_pages: reclaim.and_then(|it| it.pages_total),
+        });
+        // What came before the five minutes: the last point of it tells where they began.
+        while series.len() > 1 && series[1].at.0 + MINUTES_US < at.0 {
+            series.pop_front();
+        }
+    }
+
+    /// The cgroup is gone; what it did is still of use for a while.
+    pub(super) fn gone(&mut self, path: &str, now: Timestamp) {
+        let over = self
+            .series
+            .get(path)
+            .and_then(|series| series.back())
+            .is_some_and(|point| point.at.0 + MINUTES_US < now.0);
+        if over {
+            self.series.remove(path);
+        }
+    }
+
+    fn write(&self, oom: &Event, top: TopProcesses<'_>) -> io::Result<PathBuf> {
+        let victim = oom.cgroup.as_ref().map_or("/", |cgroup| &cgroup.path);
+        let mut series = serde_json::Map::new();
+        // The victim, what is above it, and what is inside.
+        for (path, points) in &self.series {
+            if related(path, victim) {
+                let rows: Vec<Value> = points.iter().map(Point::row).collect();
+                series.insert(path.clone(), Value::Array(rows));
+            }
+        }
+        let events: Vec<&Event> = self.events.iter().collect();
+        let mut document = json!({
+            "schema": "grey-ebpf-incident/1",
+            "ts": oom.ts,
+            "host": oom.host,
+            "boot_id": oom.boot_id,
+            "cgroup": oom.cgroup,
+            "oom": oom,
+            "columns": COLUMNS,
+            "series": series,
+            "events": events,
+            "processes": top(victim, TOP),
+        });
+        let mut bytes = serde_json::to_vec_pretty(&document)?;
+        if bytes.len() > MOST_BYTES {
+            // Events of other cgroups first, then the series of what is only above.
+            document["events"] = json!(
+                events
+                    .iter()
+                    .filter(|it| it.cgroup.as_ref().is_some_and(|it| it.path == victim))
+                    .collect::<Vec<_>>()
+            );
+            document["shortened"] = true.into();
+            bytes = serde_json::to_vec(&document)?;
+            if bytes.len() > MOST_BYTES {
+                document["series"] = json!({ victim: document["series"][victim].take() });
+                bytes = serde_json::to_vec(&document)?;
+            }
+        }
+        fs::create_dir_all(&self.dir)?;
+        self.make_room()?;
+        let name = format!("{}-oom.json", oom.ts.to_string().replace(':', ""));
+        let path = self.dir.join(name);
+        let new = path.with_extension("new");
+        fs::write(&new, bytes)?;
+        fs::rename(&new, &path)?;
+        Ok(path)
+    }
+
+    fn make_room(&self) -> io::Result<()> {
+        let mut names: Vec<PathBuf> = fs::read_dir(&self.dir)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().ends_with("-oom.json"))
+            })
+            .collect();
+        names.sort();
+        let surplus = (names.len() + 1).saturating_sub(MOST_FILES);
+        for path in names.iter().take(surplus) {
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+}
+
+fn related(path: &str, victim: &str) -> bool {
+    let inside = |inner: &str, outer: &str| {
+        outer == "/"
+            || inner == outer
+            || inner
+                .strip_prefix(outer)
+                .is_some_and(|rest| rest.starts_with('/'))
+    };
+    inside(victim, path) || (victim != "/" && inside(path, victim))
+}
+
+#[cfg(test)]
+mod tests;

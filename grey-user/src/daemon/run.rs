@@ -1,0 +1,487 @@
+//! The loop.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use clap::Parser as _;
+use grey_core::act::protection::Shields;
+use grey_core::event::Body;
+use grey_core::govern::{Governor, PolicyKind};
+use grey_core::time::Timestamp;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::act::{Scene, session};
+use crate::cli::{self, Exit, Failure, WatchArgs};
+use crate::config::{self, Config};
+use crate::host::{Host, ProcFs};
+use crate::source::{Clock, Notice, Observer};
+use crate::watch::keep::Keeper;
+use crate::watch::{machine, readable, sleep_until, waitable};
+
+use super::DaemonArgs;
+use super::actor::{self, Order, Role, Told};
+use super::incident::Recorder;
+use super::learned::Learned;
+use super::lines::Lines;
+use super::status::{self, About, Asked, Question, Socket};
+
+/// Ticks between two `health` lines.
+const HEALTH_TICKS: u64 = 30;
+/// How long the actor may take to put everything right at the end.
+const LAST: Duration = Duration::from_secs(10);
+/// Between two looks at which cgroups are protected.
+const SHIELDS: Duration = Duration::from_secs(5);
+/// Notes that `status` shows.
+const NOTES: usize = 20;
+
+/// `watch` with its defaults.
+#[derive(clap::Parser)]
+struct Usual {
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+/// Runs `daemon` to its end.
+///
+/// # Errors
+/// Bad usage or configuration (2), the machine cannot (3).
+pub fn run(args: &DaemonArgs) -> Result<Exit, Failure> {
+    let config = config::load(args.place.config.as_deref())?;
+    let scene = Scene::find(&args.place)?;
+    let watch = WatchArgs {
+        interval: args.interval,
+        cpu: true,
+        ..Usual::parse_from(["daemon"]).watch
+    };
+    let (mut observer, losses) = machine::observer(&watch)?;
+    std::fs::create_dir_all(&scene.state_dir).map_err(|error| {
+        Failure::unsupported(format!(
+            "{}: {error}; run it as root, or name a folder of your own with --state-dir",
+            scene.state_dir.display()
+        ))
+    })?;
+    let mut keeper = Keeper::open(&scene.state_dir.join("detector"), &mut observer)?;
+    let (learned, model, trouble) = Learned::open(&scene.state_dir);
+    losses.tell();
+    let lines = Lines::new(
+        args.samples,
+        args.record.as_deref(),
+        observer.host_name(),
+        observer.boot_id(),
+    )?;
+    let (orders, taken) = channel();
+    let (tell, told) = unbounded_channel();
+    let role = Role {
+        place: args.place.clone(),
+        shadow: args.shadow,
+    };
+    let actor = std::thread::Builder::new()
+        .name("actor".to_owned())
+        .spawn(move || actor::run(&role, &taken, &tell))
+        .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+    let mut governor = Governor::new(config.govern.clone(), model);
+    governor.set_utc_offset(utc_offset());
+    for event in observer.standing() {
+        governor.observe(event);
+    }
+    let mut daemon = Daemon {
+        recorder: Recorder::new(&scene.state_dir),
+        host: Host::live(),
+        args,
+        config,
+        scene,
+        governor,
+        learned,
+        lines,
+        orders: Some(orders),
+        since: Clock::wall(),
+        reload_failed: None,
+        incidents: 0,
+        notes: VecDeque::new(),
+        open: true,
+        shields: Shields::survey([].into_iter(), None, &[], &[]),
+        shielded: None,
+    };
+    if let Some(trouble) = trouble {
+        daemon.note(trouble);
+    }
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))?
+        .block_on(daemon.follow(&mut observer, &mut keeper, told));
+    if let Some(line) = keeper.finish(&observer) {
+        cli::tell(&line);
+    }
+    if let Some(line) = daemon.learned.keep(daemon.governor.model()) {
+        cli::tell(&line);
+    }
+    daemon.lines.finish();
+    // Everything that it held has been taken back by now, or its guard does so.
+    if actor.is_finished() && actor.join().is_err() {
+        return Err(Failure::failed("the acting thread failed; see above"));
+    }
+    result
+}
+
+struct Daemon<'a> {
+    args: &'a DaemonArgs,
+    host: Host,
+    config: Config,
+    scene: Scene,
+    governor: Governor,
+    learned: Learned,
+    recorder: Recorder,
+    lines: Lines,
+    /// Closed to ask the actor for its end.
+    orders: Option<Sender<Order>>,
+    since: Timestamp,
+    reload_failed: Option<String>,
+    incidents: u64,
+    notes: VecDeque<(Timestamp, String)>,
+    /// Somebody reads our lines.
+    open: bool,
+    /// What is protected among the cgroups there are, and when that was found out.
+    shields: Shields,
+    shielded: Option<Instant>,
+}
+
+impl Daemon<'_> {
+    async fn follow(
+        &mut self,
+        observer: &mut Observer,
+        keeper: &mut Keeper,
+        mut told: UnboundedReceiver<Told>,
+    ) -> Result<Exit, Failure> {
+        let wait =
+            |error: std::io::Error| Failure::failed(format!("cannot wait for events: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(wait)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(wait)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(wait)?;
+        let rings = match observer.rings() {
+            Some([rare, growth]) => Some([
+                waitable(rare).map_err(wait)?,
+                waitable(growth).map_err(wait)?,
+            ]),
+            None => None,
+        };
+        let notifications = match observer.watches() {
+            Some(watches) => {
+                use std::os::fd::AsFd as _;
+                Some(waitable(watches.as_fd()).map_err(wait)?)
+            }
+            None => None,
+        };
+        let (_socket, mut questions) = match Socket::listen(&self.scene.state_dir) {
+            Ok((socket, questions)) => (Some(socket), Some(questions)),
+            Err(error) => {
+                let at = self.scene.state_dir.join("daemon.sock");
+                self.note(format!("{}: {error}; `status` has no answer", at.display()));
+                (None, None)
+            }
+        };
+        let mut out = Vec::new();
+        observer.tick(Clock::wall(), &mut out);
+        observer.health(Clock::wall(), &mut out);
+        self.take(&mut out)?;
+        let interval = self.args.interval;
+        let mut ticker = tokio::time::interval_at(Instant::now() + interval, interval);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let end = self.args.duration.map(|duration| Instant::now() + duration);
+        let mut ticks: u64 = 1;
+        while self.open {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                _ = hangup.recv() => self.reload(),
+                () = sleep_until(end) => break,
+                () = readable(rings.as_ref().map(|rings| &rings[0])) => observer.drain(&mut out),
+                () = readable(rings.as_ref().map(|rings| &rings[1])) => observer.drain(&mut out),
+                () = readable(notifications.as_ref()) => observer.notified(Clock::wall(), &mut out),
+                Some(told) = told.recv() => self.heard(told)?,
+                Some(asked) = asked(&mut questions) => self.answer(asked),
+                _ = ticker.tick() => {
+                    observer.tick(Clock::wall(), &mut out);
+                    if ticks.is_multiple_of(HEALTH_TICKS) {
+                        observer.health(Clock::wall(), &mut out);
+                        self.governor.set_utc_offset(utc_offset());
+                    }
+                    ticks += 1;
+                    self.take(&mut out)?;
+                    self.decide(observer);
+                    for line in [keeper.tick(observer), self.learned.tick(self.governor.model())] {
+                        if let Some(line) = line {
+                            self.note(line);
+                        }
+                    }
+                }
+            }
+            self.take(&mut out)?;
+            self.open &= self.lines.flush()?;
+        }
+        // What is under way is broken off and all that is held is taken back.
+        session::ask_to_stop();
+        self.orders = None;
+        let last = Instant::now() + LAST;
+        loop {
+            tokio::select! {
+                told = told.recv() => match told {
+                    Some(told) => self.heard(told)?,
+                    None => break,
+                },
+                () = sleep_until(Some(last)) => {
+                    cli::tell("an action is held up in the kernel; its guard takes it back");
+                    break;
+                }
+            }
+        }
+        observer.drain(&mut out);
+        observer.health(Clock::wall(), &mut out);
+        self.take(&mut out)?;
+        self.lines.flush()?;
+        Ok(Exit::Done)
+    }
+
+    /// Events: to the governor, the flight recorder and the stream.
+    fn take(&mut self, out: &mut Vec<Notice>) -> Result<(), Failure> {
+        for notice in out.drain(..) {
+            match notice {
+                Notice::Event(event) => {
+                    self.governor.observe(&event);
+                    self.record(&event);
+                    self.open &= self.lines.write(&event)?;
+                }
+                Notice::Gone(path) => {
+                    self.governor.gone(&path);
+                    self.recorder.gone(&path, Clock::wall());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, event: &grey_core::event::Event) {
+        let (host, cgroups) = (&self.host, &self.scene.cgroups);
+        let top = |path: &str, most: usize| top_processes(host, cgroups, path, most);
+        match self.recorder.observe(event, &top) {
+            None => {}
+            Some(Ok(path)) => {
+                self.incidents += 1;
+                self.note(format!("incident: {}", path.display()));
+            }
+            Some(Err(error)) => self.note(format!("an incident could not be kept: {error}")),
+        }
+    }
+
+    fn decide(&mut self, observer: &Observer) {
+        let now = Clock::wall();
+        if self.governor.settings().policy == PolicyKind::Observe
+            && self.governor.settings().overrides.is_empty()
+        {
+            return;
+        }
+        if self.shielded.is_none_or(|at| at.elapsed() >= SHIELDS) {
+            self.shielded = Some(Instant::now());
+            let paths: Vec<String> = observer.identities().map(|it| it.path.clone()).collect();
+            self.shields = self.scene.protection.shields(&paths);
+        }
+        let shields = &self.shields;
+        // The last word is the actor's, who looks at the cgroup itself; this spares it the trouble. The machine as a
+        // whole is no cgroup.
+        let protected = |path: &str| match path {
+            "/" => None,
+            path => shields.refuses(path).map(|refusal| refusal.to_string()),
+        };
+        let view = self.governor.view(now);
+        let decisions = self.governor.decide(now, &protected);
+        let observe = Duration::from_micros(
+            u64::try_from(self.governor.settings().observe_us).unwrap_or(0),
+        );
+        for decision in decisions {
+            let cpus = view
+                .groups
+                .iter()
+                .find(|group| group.path == decision.path)
+                .and_then(|group| group.since.cpus());
+            let number = decision.number;
+            let order = Order::Do {
+                decision: Box::new(decision),
+                observe,
+                cpus,
+            };
+            let sent = self
+                .orders
+                .as_ref()
+                .is_some_and(|orders| orders.send(order).is_ok());
+            if !sent {
+                self.governor.not_done(number);
+            }
+        }
+    }
+
+    fn heard(&mut self, told: Told) -> Result<(), Failure> {
+        let now = Clock::wall();
+        match told {
+            Told::Event(cgroup, body) => {
+                let event = self.lines.event(now, cgroup, body);
+                self.record(&event);
+                self.open &= self.lines.write(&event)?;
+                if matches!(event.body, Body::Rollback { .. }) {
+                    self.lines.flush()?;
+                }
+            }
+            Told::Done(number, outcome) => self.governor.outcome(number, outcome, now),
+            Told::NotDone(number, why) => {
+                self.governor.not_done(number);
+                if !why.is_empty() {
+                    tracing::debug!("decision {number} was not carried out: {why}");
+                    self.remember(format!("not done: {why}"));
+                }
+            }
+            Told::Note(text) => self.note(text),
+        }
+        Ok(())
+    }
+
+    /// SIGHUP: the new configuration as a whole, or the old one.
+    fn reload(&mut self) {
+        let loaded = config::load(self.args.place.config.as_deref())
+            .and_then(|config| Ok((config, Scene::find(&self.args.place)?)));
+        match loaded {
+            Ok((config, scene)) => {
+                self.governor.configure(config.govern.clone());
+                self.config = config;
+                self.scene.safety = scene.safety;
+                self.scene.protection = scene.protection;
+                self.reload_failed = None;
+                if let Some(orders) = &self.orders {
+                    let _ = orders.send(Order::Reload);
+                }
+                self.note("configuration reloaded");
+            }
+            Err(failure) => {
+                self.note(format!(
+                    "configuration not reloaded, the old one holds: {}",
+                    failure.message
+                ));
+                self.reload_failed = Some(failure.message);
+            }
+        }
+    }
+
+    fn answer(&mut self, (question, answer): Asked) {
+        let now = Clock::wall();
+        let said = |text: String| json!({ "said": text });
+        let value = match question {
+            Question::Status => {
+                let about = About {
+                    since: self.since,
+                    now,
+                    shadow: self.args.shadow,
+                    config: &self.config.files,
+                    reload_failed: self.reload_failed.as_deref(),
+                    incidents: self.incidents,
+                    notes: &self.notes,
+                };
+                status::status(&self.governor, &about)
+            }
+            Question::Bad { cgroup } => {
+                let count = self.governor.feedback_bad(now, cgroup.as_deref());
+                said(format!("noted: {count} actions of the last five minutes were bad"))
+            }
+            Question::Forget => {
+                self.governor.forget();
+                if let Some(line) = self.learned.keep(self.governor.model()) {
+                    self.note(line);
+                }
+                said("what was learned is forgotten".to_owned())
+            }
+            Question::Release { cgroup } => {
+                if let Some(orders) = &self.orders {
+                    let _ = orders.send(Order::Release(cgroup.clone()));
+                }
+                said(format!("what is held on {cgroup} is taken back"))
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(value);
+    }
+
+    /// Tells a person, now and in `status`.
+    fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        cli::tell(&text);
+        self.remember(text);
+    }
+
+    fn remember(&mut self, text: String) {
+        if self.notes.back().is_some_and(|(_, last)| *last == text) {
+            self.notes.pop_back();
+        }
+        self.notes.push_back((Clock::wall(), text));
+        if self.notes.len() > NOTES {
+            self.notes.pop_front();
+        }
+    }
+}
+
+async fn asked(questions: &mut Option<tokio::sync::mpsc::Receiver<Asked>>) -> Option<Asked> {
+    match questions {
+        Some(questions) => questions.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The largest processes of a cgroup and below.
+fn top_processes(
+    host: &Host,
+    cgroups: &crate::host::CgroupFs,
+    path: &str,
+    most: usize,
+) -> Vec<Value> {
+    let Ok(mut procs) = ProcFs::open(host) else {
+        return Vec::new();
+    };
+    let below = if path == "/" { String::new() } else { path.to_owned() };
+    let paths: Vec<String> = cgroups.walk().map_or(Vec::new(), |walk| {
+        walk.cgroups
+            .into_iter()
+            .map(|entry| entry.path)
+            .filter(|at| {
+                at == path || at.strip_prefix(&below).is_some_and(|rest| rest.starts_with('/'))
+            })
+            .collect()
+    });
+    let mut found: Vec<(u64, Value)> = paths
+        .iter()
+        .flat_map(|path| cgroups.pids(path).unwrap_or_default())
+        .filter_map(|pid| {
+            let mem = procs.memory(pid).ok()??;
+            let held = mem.anon.unwrap_or(0) + mem.swap.unwrap_or(0);
+            let value = json!({
+                "pid": pid, "comm": mem.comm, "rss": mem.rss, "anon": mem.anon, "swap": mem.swap,
+            });
+            Some((held, value))
+        })
+        .collect();
+    found.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
+    found.into_iter().take(most).map(|(_, value)| value).collect()
+}
+
+/// Seconds by which local time is ahead of UTC now.
+fn utc_offset() -> i32 {
+    // SAFETY: both structures are plain data, and localtime_r writes to ours alone.
+    unsafe {
+        let now = libc::time(std::ptr::null_mut());
+        let mut local: libc::tm = std::mem::zeroed();
+        if libc::localtime_r(&raw const now, &raw mut local).is_null() {
+            return 0;
+        }
+        i32::try_from(local.tm_gmtoff).unwrap_or(0)
+    }
+}
+
