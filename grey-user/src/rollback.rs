@@ -6,10 +6,11 @@ use std::rc::Rc;
 use grey_core::act::{Action, Fault, Ledger, Phase, Undone};
 
 use crate::act::protect::Protection;
-use crate::act::safety::{self, Safety};
+use crate::act::safety::Safety;
 use crate::act::session::refused;
 use crate::act::{Scene, Session};
 use crate::cli::{self, Exit, Failure};
+use crate::config;
 use crate::host::{CgroupFs, Host};
 
 mod list;
@@ -216,17 +217,10 @@ fn dir(scene: &Scene) -> std::path::Display<'_> {
     scene.state_dir.display()
 }
 
-/// The machine, without protection: what we changed is put back wherever it is. A mistake in the configuration, unless
-/// it was named, must not keep anything in force.
+/// The machine, without protection: what we changed is put back wherever it is. A mistake in the configuration must not
+/// keep anything in force.
 fn scene(args: &RollbackArgs) -> Result<Scene, Failure> {
-    let safety = match safety::load(args.config.as_deref()) {
-        Ok(safety) => safety,
-        Err(failure) if args.config.is_some() => return Err(failure),
-        Err(failure) => {
-            cli::tell(&format!("{}; going on without it", failure.message));
-            Safety::default()
-        }
-    };
+    let safety = bounds(args)?;
     let host = Host::live();
     let cgroups = CgroupFs::discover(&host);
     Ok(Scene {
@@ -239,4 +233,29 @@ fn scene(args: &RollbackArgs) -> Result<Scene, Failure> {
         safety,
         protection: Protection::default(),
     })
+}
+
+/// What the configuration says, as far as it can be read. One that was named has to be there, and where it is no TOML
+/// nobody knows which folder it would have named.
+fn bounds(args: &RollbackArgs) -> Result<Safety, Failure> {
+    match config::load_leniently(args.config.as_deref()) {
+        Ok((config, errors)) => {
+            let Some(first) = errors.first() else {
+                return Ok(config.safety);
+            };
+            let unread = errors.iter().any(|error| error.key.is_none());
+            if unread && args.config.is_some() && args.state_dir.is_none() {
+                return Err(Failure::usage(format!(
+                    "{first}; mend it, or name the folder of the journal with --state-dir"
+                )));
+            }
+            cli::tell(&format!("{first}; going on with what can be read of it"));
+            Ok(config.safety)
+        }
+        Err(failure) if args.config.is_some() => Err(failure),
+        Err(failure) => {
+            cli::tell(&format!("{}; going on without it", failure.message));
+            Ok(Safety::default())
+        }
+    }
 }

@@ -1,20 +1,12 @@
-//! The bounds of acting: what may be configured, and the values without configuration.
+//! The bounds of acting, with their values where nothing is configured; `config` reads them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use grey_core::act::watchdog::Thresholds;
-pub use load::load;
-
-pub mod document;
-mod load;
-#[cfg(test)]
-mod tests;
 
 /// Where the journal is.
 pub const STATE_DIR: &str = "/var/lib/grey-ebpf";
-/// Where the configuration is.
-pub const CONFIG: &str = "/etc/grey-ebpf/config.toml";
 
 /// The bounds.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,10 +4,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::cli::Failure;
+use crate::config;
 use crate::host::{CgroupFs, Host};
 
 use super::protect::Protection;
-use super::safety::{self, Safety};
+use super::safety::Safety;
 
 /// The machine as it is found. Making one changes nothing.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Scene {
     pub fn find(place: &crate::enforce::Place) -> Result<Scene, Failure> {
         let host = Host::live();
         let cgroups = CgroupFs::discover(&host);
-        let safety = safety::load(place.config.as_deref())?;
+        let safety = config::load(place.config.as_deref())?.safety;
         let protection = Protection::new(&host, &cgroups, &safety, &place.protect)?;
         Ok(Scene {
             state_dir: match &place.state_dir {

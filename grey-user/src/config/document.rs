@@ -49,6 +49,8 @@ pub struct Entry {
 /// The files, those later in the list over those before.
 #[derive(Debug)]
 pub struct Document<'a> {
+    sources: &'a [Source],
+    /// Those that are TOML.
     layers: Vec<Layer<'a>>,
     errors: RefCell<Vec<ConfigError>>,
     entries: RefCell<Vec<Entry>>,
@@ -99,6 +101,7 @@ impl<'a> Document<'a> {
             }
         }
         Document {
+            sources,
             layers,
             errors: RefCell::new(errors),
             entries: RefCell::default(),
@@ -123,7 +126,7 @@ impl<'a> Document<'a> {
     /// What was found wrong, in the order of files and lines, and every key that was asked for.
     pub(super) fn end(self) -> (Vec<ConfigError>, Vec<Entry>) {
         let mut errors = self.errors.into_inner();
-        let place = |file: &str| self.layers.iter().position(|layer| layer.file == file);
+        let place = |file: &str| self.sources.iter().position(|source| source.name == file);
         errors.sort_by(|a, b| (place(&a.file), a.line).cmp(&(place(&b.file), b.line)));
         errors.dedup();
         (errors, self.entries.into_inner())
