@@ -60,6 +60,8 @@ pub(super) struct Odd(Settings);
 impl Odd {
     pub(super) fn set() -> Result<Self> {
         let odd = Self(Settings::read()?);
+        // What programs that have ended had merged is counted until ksmd comes by, which it does not while it is off.
+        put("run", 2)?;
         put("run", 0)?;
         let values = [
             ("pages_to_scan", 123),
