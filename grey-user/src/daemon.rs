@@ -7,6 +7,7 @@ mod incident;
 mod learned;
 mod lines;
 mod means;
+mod notify;
 mod run;
 mod status;
 

@@ -27,6 +27,7 @@ use super::actor::{self, Order, Role, Told};
 use super::incident::Recorder;
 use super::learned::Learned;
 use super::lines::Lines;
+use super::notify::Notify;
 use super::status::{self, About, Asked, Question, Socket};
 
 /// Ticks between two `health` lines.
@@ -105,7 +106,14 @@ pub fn run(args: &DaemonArgs) -> Result<Exit, Failure> {
         open: true,
         shields: Shields::survey([].into_iter(), None, &[], &[]),
         shielded: None,
+        notify: Notify::default(),
     };
+    match Notify::from_env() {
+        Ok(notify) => daemon.notify = notify,
+        Err(error) => daemon.note(format!(
+            "$NOTIFY_SOCKET: {error}; the service manager is not told"
+        )),
+    }
     if let Some(trouble) = trouble {
         daemon.note(trouble);
     }
@@ -148,6 +156,7 @@ struct Daemon<'a> {
     /// What is protected among the cgroups there are, and when that was found out.
     shields: Shields,
     shielded: Option<Instant>,
+    notify: Notify,
 }
 
 impl Daemon<'_> {
@@ -193,12 +202,15 @@ impl Daemon<'_> {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let end = self.args.duration.map(|duration| Instant::now() + duration);
         let mut ticks: u64 = 1;
+        let mut alive = self.notify.every().map(tokio::time::interval);
+        self.notify.ready(&self.policy());
         while self.open {
             tokio::select! {
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 _ = hangup.recv() => self.reload(),
                 () = sleep_until(end) => break,
+                () = due(&mut alive) => self.notify.alive(),
                 () = readable(rings.as_ref().map(|rings| &rings[0])) => observer.drain(&mut out),
                 () = readable(rings.as_ref().map(|rings| &rings[1])) => observer.drain(&mut out),
                 () = readable(notifications.as_ref()) => observer.notified(Clock::wall(), &mut out),
@@ -223,6 +235,7 @@ impl Daemon<'_> {
             self.take(&mut out)?;
             self.open &= self.lines.flush()?;
         }
+        self.notify.stopping();
         // What is under way is broken off and all that is held is taken back.
         session::ask_to_stop();
         self.orders = None;
@@ -298,9 +311,8 @@ impl Daemon<'_> {
         };
         let view = self.governor.view(now);
         let decisions = self.governor.decide(now, &protected);
-        let observe = Duration::from_micros(
-            u64::try_from(self.governor.settings().observe_us).unwrap_or(0),
-        );
+        let observe =
+            Duration::from_micros(u64::try_from(self.governor.settings().observe_us).unwrap_or(0));
         for decision in decisions {
             let cpus = view
                 .groups
@@ -349,6 +361,7 @@ impl Daemon<'_> {
 
     /// SIGHUP: the new configuration as a whole, or the old one.
     fn reload(&mut self) {
+        self.notify.reloading();
         let loaded = config::load(self.args.place.config.as_deref())
             .and_then(|config| Ok((config, Scene::find(&self.args.place)?)));
         match loaded {
@@ -371,6 +384,17 @@ impl Daemon<'_> {
                 self.reload_failed = Some(failure.message);
             }
         }
+        self.notify.ready(&self.policy());
+    }
+
+    /// For people who look at the service.
+    fn policy(&self) -> String {
+        let policy = self.governor.settings().policy;
+        match (&self.reload_failed, self.args.shadow) {
+            (Some(why), _) => format!("policy {policy}; the configuration on disk is wrong: {why}"),
+            (None, true) => format!("policy {policy}, in shadow"),
+            (None, false) => format!("policy {policy}"),
+        }
     }
 
     fn answer(&mut self, (question, answer): Asked) {
@@ -391,7 +415,9 @@ impl Daemon<'_> {
             }
             Question::Bad { cgroup } => {
                 let count = self.governor.feedback_bad(now, cgroup.as_deref());
-                said(format!("noted: {count} actions of the last five minutes were bad"))
+                said(format!(
+                    "noted: {count} actions of the last five minutes were bad"
+                ))
             }
             Question::Forget => {
                 self.governor.forget();
@@ -429,6 +455,13 @@ impl Daemon<'_> {
     }
 }
 
+async fn due(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
 async fn asked(questions: &mut Option<tokio::sync::mpsc::Receiver<Asked>>) -> Option<Asked> {
     match questions {
         Some(questions) => questions.recv().await,
@@ -446,13 +479,20 @@ fn top_processes(
     let Ok(mut procs) = ProcFs::open(host) else {
         return Vec::new();
     };
-    let below = if path == "/" { String::new() } else { path.to_owned() };
+    let below = if path == "/" {
+        String::new()
+    } else {
+        path.to_owned()
+    };
     let paths: Vec<String> = cgroups.walk().map_or(Vec::new(), |walk| {
         walk.cgroups
             .into_iter()
             .map(|entry| entry.path)
             .filter(|at| {
-                at == path || at.strip_prefix(&below).is_some_and(|rest| rest.starts_with('/'))
+                at == path
+                    || at
+                        .strip_prefix(&below)
+                        .is_some_and(|rest| rest.starts_with('/'))
             })
             .collect()
     });
@@ -469,7 +509,11 @@ fn top_processes(
         })
         .collect();
     found.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
-    found.into_iter().take(most).map(|(_, value)| value).collect()
+    found
+        .into_iter()
+        .take(most)
+        .map(|(_, value)| value)
+        .collect()
 }
 
 /// Seconds by which local time is ahead of UTC now.
@@ -484,4 +528,3 @@ fn utc_offset() -> i32 {
         i32::try_from(local.tm_gmtoff).unwrap_or(0)
     }
 }
-
