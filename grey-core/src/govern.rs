@@ -4,6 +4,8 @@
 //! Events ─► [`Figures`] ─► [`View`] ─► a policy: [`Intent`]s ─► [`Bounds`]: protection, floors, cool-downs, budgets, what
 //! was learned ─► [`Decision`]s. What came of one comes back as an [`Outcome`].
 
+mod account;
+mod aftermath;
 mod bounds;
 mod figures;
 mod governor;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::account::Account;
 use super::learn::{Features, Model};
 use super::{Decision, Group, Intent, PolicyKind, Rung, Settings, View};
 use crate::time::Timestamp;
@@ -34,6 +35,8 @@ pub enum Refused {
     Busy,
     /// Harm followed the last one.
     CoolingDown,
+    /// Of what was taken from it lately too much came back.
+    ComesBack,
     /// So many bytes or actions were not granted.
     Budget,
     /// Harm is to be expected.
@@ -52,6 +55,7 @@ impl Refused {
             Refused::Floor => "floor",
             Refused::Busy => "busy",
             Refused::CoolingDown => "cooling_down",
+            Refused::ComesBack => "comes_back",
             Refused::Budget => "budget",
             Refused::Learned => "learned",
             Refused::NoSwap => "no_swap",
@@ -90,6 +94,7 @@ pub struct Bounds {
     spent: VecDeque<(Timestamp, u64)>,
     actions: VecDeque<Timestamp>,
     harmed: BTreeMap<(String, Rung), Harmed>,
+    accounts: BTreeMap<String, Account>,
     put_off: u32,
     decisions: u64,
 }
@@ -141,6 +146,14 @@ impl Bounds {
         }
         if self.cools_down(&intent.path, intent.rung, now).is_some() {
             return held(intent, Refused::CoolingDown);
+        }
+        if intent.rung.takes()
+            && self
+                .accounts
+                .get(&intent.path)
+                .is_some_and(Account::is_over)
+        {
+            return held(intent, Refused::ComesBack);
         }
         let mut bytes = intent.bytes;
         let mut cuts = Vec::new();
@@ -274,19 +287,47 @@ impl Bounds {
 
     /// The cool-downs, in words.
     pub fn cooling(&self, now: Timestamp) -> impl Iterator<Item = String> {
-        self.harmed.iter().filter_map(move |((path, rung), harmed)| {
-            Some(format!(
-                "{}{} of {path}: {} left after {} in a row did harm",
-                rung.kind(),
-                if *rung == Rung::File { " of page cache" } else { "" },
-                format_duration_us(harmed.left(now)? as u64),
-                harmed.count
-            ))
-        })
+        self.harmed
+            .iter()
+            .filter_map(move |((path, rung), harmed)| {
+                Some(format!(
+                    "{}{} of {path}: {} left after {} in a row did harm",
+                    rung.kind(),
+                    if *rung == Rung::File {
+                        " of page cache"
+                    } else {
+                        ""
+                    },
+                    format_duration_us(harmed.left(now)? as u64),
+                    harmed.count
+                ))
+            })
+    }
+
+    /// An action on it begins; so many pages have come back to it, and so many do a second without us.
+    pub(super) fn opened(&mut self, path: &str, refaults: u64, steady: f64, now: Timestamp) {
+        self.accounts
+            .entry(path.to_owned())
+            .or_insert_with(|| Account::new(refaults, steady, now))
+            .steadies(steady);
+    }
+
+    /// So much was taken from it.
+    pub(super) fn gave(&mut self, path: &str, bytes: u64) {
+        if let Some(account) = self.accounts.get_mut(path) {
+            account.gave(bytes);
+        }
+    }
+
+    /// What has come back to each.
+    pub(super) fn keep_accounts(&mut self, now: Timestamp, refaults: impl Fn(&str) -> Option<u64>) {
+        self.accounts
+            .retain(|path, account| account.keep(refaults(path), now));
     }
 
     /// The cgroup is gone.
     pub fn gone(&mut self, path: &str) {
+        self.accounts.remove(path);
         self.harmed.retain(|(at, _), _| at != path);
     }
 }

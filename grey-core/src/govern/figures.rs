@@ -9,6 +9,8 @@ use crate::time::Timestamp;
 
 /// A sample of the machine that is older says nothing of it any more.
 const STALE_US: i64 = 120_000_000;
+/// What comes back is averaged over so many seconds.
+const AVERAGE_S: f64 = 300.0;
 
 /// Counters at one instant.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,6 +72,10 @@ struct Known {
     reclaimed: Option<(Last, Totals)>,
     /// At the one before it, until it is known that the last was done.
     before: Option<(Last, Totals)>,
+    /// When anonymous memory gave next to nothing.
+    anon_futile: Option<Timestamp>,
+    /// Pages that come back to it a second, averaged over minutes.
+    steady: Option<f64>,
     /// Since when it is idle.
     idle_since: Timestamp,
     leak: Option<Growth>,
@@ -77,6 +83,17 @@ struct Known {
 }
 
 impl Known {
+    /// Pages that come back a second: over minutes, or since the last turn if that is less.
+    fn steady(&self, now: Timestamp) -> f64 {
+        let since = self.now.since(&self.mark, now);
+        let lately = since
+            .refaults
+            .filter(|_| since.us > 0)
+            .map(|pages| pages as f64 * 1e6 / since.us as f64);
+        let steady = self.steady.unwrap_or(0.0);
+        lately.map_or(steady, |lately| lately.min(steady))
+    }
+
     fn takes_part(&self) -> bool {
         !matches!(self.kind.as_str(), "root" | "slice" | "user")
     }
@@ -129,6 +146,8 @@ impl Figures {
                 mark: now,
                 reclaimed: None,
                 before: None,
+                anon_futile: None,
+                steady: None,
                 idle_since: at,
                 leak: None,
                 frozen: false,
@@ -146,6 +165,12 @@ impl Figures {
             self.quiet_since = self.quiet_since.map(|since| since.min(at));
         }
         if since.us > 0 {
+            if let Some(pages) = since.refaults {
+                let seconds = since.us as f64 / 1e6;
+                let rate = pages as f64 / seconds;
+                let steady = known.steady.get_or_insert(rate);
+                *steady += (rate - *steady) * (1.0 - (-seconds / AVERAGE_S).exp());
+            }
             if !is_idle(&since, settings) {
                 known.idle_since = at;
             }
@@ -201,8 +226,16 @@ impl Figures {
     /// A reclaim of this cgroup begins or has ended; what comes back is counted from the beginning on.
     pub(super) fn reclaimed(&mut self, path: &str, last: Last) {
         if let Some(known) = self.known.get_mut(path) {
-            known.before = known.reclaimed.replace((last, known.now));
+            let steady = known.steady(known.now.at);
+            known.before = known
+                .reclaimed
+                .replace((Last { steady, ..last }, known.now));
         }
+    }
+
+    /// Pages that come back to it a second without anything being taken.
+    pub(super) fn steady(&self, path: &str, now: Timestamp) -> f64 {
+        self.known.get(path).map_or(0.0, |known| known.steady(now))
     }
 
     /// The reclaim that was begun last was not done.
@@ -214,13 +247,21 @@ impl Figures {
 
     /// What came of a reclaim that was begun; what has come back since its beginning still counts.
     pub(super) fn settled(&mut self, path: &str, last: Last) {
-        if let Some((kept, _)) = self
-            .known
-            .get_mut(path)
-            .and_then(|it| it.reclaimed.as_mut())
-        {
-            *kept = last;
+        let Some(known) = self.known.get_mut(path) else {
+            return;
+        };
+        if !last.file_only {
+            known.anon_futile = last.futile().then_some(known.now.at);
         }
+        if let Some((kept, _)) = &mut known.reclaimed {
+            let steady = kept.steady;
+            *kept = Last { steady, ..last };
+        }
+    }
+
+    /// Pages that came back to it so far.
+    pub(super) fn refaults(&self, path: &str) -> Option<u64> {
+        self.known.get(path)?.now.refaults
     }
 
     /// How many reclaims in a row did no harm.
@@ -229,6 +270,14 @@ impl Figures {
         known
             .and_then(|known| known.reclaimed.as_ref())
             .map_or(0, |(last, _)| last.good)
+    }
+
+    /// Harm came of the last reclaim, later than it was looked at.
+    pub(super) fn harmed(&mut self, path: &str) {
+        let known = self.known.get_mut(path);
+        if let Some((last, _)) = known.and_then(|known| known.reclaimed.as_mut()) {
+            last.good = 0;
+        }
     }
 
     /// It stands still, or goes on.
@@ -297,6 +346,7 @@ impl Figures {
             since: root.now.since(&root.mark, now),
             quiet_us: self.quiet_since.map_or(0, |since| micros(now.0 - since.0)),
             scattered: 0,
+            host_available_pct: None,
         }
     }
 
@@ -333,11 +383,16 @@ impl Figures {
             idle_us: micros(now.0 - known.idle_since.0),
             may_freeze: over.is_some_and(|over| over.freeze),
             frozen: known.frozen,
-            last: known.reclaimed.as_ref().map(|(last, then)| Last {
-                refaults: known.now.since(then, now).refaults.unwrap_or(0),
-                ago_us: micros(now.0 - then.at.0),
-                ..*last
+            last: known.reclaimed.as_ref().map(|(last, then)| {
+                let since = known.now.since(then, now);
+                let expected = last.steady * since.us as f64 / 1e6;
+                Last {
+                    refaults: since.refaults.unwrap_or(0).saturating_sub(expected as u64),
+                    ago_us: since.us,
+                    ..*last
+                }
             }),
+            anon_futile_us: known.anon_futile.map(|at| micros(now.0 - at.0)),
             leak: known.leak,
             busy: false,
         })

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::aftermath::Lesson;
 use super::bounds::{Bounds, Court, Held};
 use super::figures::Figures;
-use super::learn::{self, Bad, Features, Model};
+
+use super::learn::{Bad, Model};
 use super::policy::{contain, decide, emergency, interval_us, stand_still};
 use super::{Decision, Intent, Outcome, PolicyKind, Rung, Settings, View, view::Last};
 use crate::event::{Body, Event};
 use crate::time::Timestamp;
 
-/// Harm within this time is put down to the action.
-const BLAME_US: i64 = 300_000_000;
 /// Decisions and outcomes that are remembered.
 const HISTORY: usize = 256;
 /// Between two actions of a kind on what leaks or lies idle.
@@ -28,25 +28,28 @@ pub struct Settled {
     pub outcome: Option<Outcome>,
     /// Why it was bad.
     pub bad: Option<Bad>,
+    /// Pages that came back to the cgroup a second before it.
+    pub steady: f64,
 }
 
 /// The governor of one machine.
 #[derive(Clone, Debug, Default)]
 pub struct Governor {
-    settings: Settings,
-    figures: Figures,
-    bounds: Bounds,
-    model: Model,
+    pub(super) settings: Settings,
+    pub(super) figures: Figures,
+    pub(super) bounds: Bounds,
+    pub(super) model: Model,
     /// Last turn of each policy.
     turns: BTreeMap<&'static str, Timestamp>,
     /// Under way, by path: its number, and since when.
-    busy: BTreeMap<String, (u64, Timestamp)>,
-    history: VecDeque<Settled>,
+    pub(super) busy: BTreeMap<String, (u64, Timestamp)>,
+    pub(super) history: VecDeque<Settled>,
     /// Held back at the last turns, newest last.
     held: VecDeque<(Timestamp, Held)>,
-    /// Lessons that harm may still be put down to.
-    recent: VecDeque<(Timestamp, String, Features)>,
-    scattered: u64,
+    /// Actions that harm may still be put down to.
+    pub(super) recent: VecDeque<Lesson>,
+    pub(super) scattered: u64,
+    host_available_pct: Option<f64>,
     utc_offset_s: i32,
 }
 
@@ -75,6 +78,12 @@ impl Governor {
     /// Seconds by which local time is ahead of UTC, for times of the day.
     pub fn set_utc_offset(&mut self, seconds: i32) {
         self.utc_offset_s = seconds;
+    }
+
+    /// Percent of the host's memory that is available, in a virtual machine whose host tells; `None` where it is not
+    /// known any more.
+    pub fn set_host_available(&mut self, pct: Option<f64>) {
+        self.host_available_pct = pct.filter(|pct| (0.0..=100.0).contains(pct));
     }
 
     /// What was learned.
@@ -111,6 +120,7 @@ impl Governor {
             .figures
             .view(now, &self.settings, |path| self.is_busy(path));
         view.machine.scattered = self.scattered;
+        view.machine.host_available_pct = self.host_available_pct;
         view
     }
 
@@ -133,55 +143,13 @@ impl Governor {
         self.busy.remove(path);
     }
 
-    /// The operator says that what was done of late was bad (or, on one cgroup, what was done to it): the lesson. The
-    /// number of actions it is put down to.
-    pub fn feedback_bad(&mut self, now: Timestamp, path: Option<&str>) -> usize {
-        self.blame(now, path, Bad::Feedback)
-    }
-
-    /// Harm after the fact: what was done on this path, above or below it within the last minutes was bad.
-    fn blame(&mut self, now: Timestamp, path: Option<&str>, bad: Bad) -> usize {
-        let related = |done: &str| {
-            path.is_none_or(|path| {
-                done == path
-                    || path == "/"
-                    || done == "/"
-                    || inside(path, done)
-                    || inside(done, path)
-            })
-        };
-        let mut lessons = Vec::new();
-        self.recent.retain(|(at, done, features)| {
-            let hit = at.0 + BLAME_US > now.0 && related(done);
-            if hit {
-                lessons.push(*features);
-            }
-            // Each is blamed once.
-            !hit
-        });
-        for features in &lessons {
-            self.model.learn(features, true);
-        }
-        for settled in &mut self.history {
-            let decision = &settled.decision;
-            if decision.at.0 + BLAME_US > now.0
-                && settled.bad.is_none()
-                && settled.outcome.is_some()
-                && related(&decision.path)
-            {
-                settled.bad = Some(bad);
-                self.bounds.harmed(&decision.path, decision.rung, now);
-            }
-        }
-        lessons.len()
-    }
-
     /// What is to be done now. To be called once a second or so; `protected` says why a path must not be touched.
     pub fn decide(
         &mut self,
         now: Timestamp,
         protected: &dyn Fn(&str) -> Option<String>,
     ) -> Vec<Decision> {
+        self.look_back(now);
         self.busy.retain(|_, (_, since)| since.0 + LOST_US > now.0);
         let view = self.view(now);
         // An emergency goes before what the policies want.
@@ -315,98 +283,19 @@ impl Governor {
                 ..Last::default()
             };
             self.figures.reclaimed(&decision.path, last);
+            let steady = self.figures.steady(&decision.path, now);
+            if let Some(pages) = self.figures.refaults(&decision.path) {
+                self.bounds.opened(&decision.path, pages, steady, now);
+            }
         }
         self.history.push_back(Settled {
             decision: decision.clone(),
             outcome: None,
             bad: None,
+            steady: self.figures.steady(&decision.path, now),
         });
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }
     }
-
-    /// Nothing was done of it: shadow, or an actuator that could not. Its budget is spent all the same.
-    pub fn not_done(&mut self, number: u64) {
-        let mut history = self.history.iter().rev();
-        let Some(settled) = history.find(|it| it.decision.number == number) else {
-            return;
-        };
-        let decision = &settled.decision;
-        if Self::ends(&mut self.busy, decision) && decision.rung.takes() {
-            self.figures.not_reclaimed(&decision.path);
-        }
-    }
-
-    /// It is not under way any more; whether no later one took its place.
-    fn ends(busy: &mut BTreeMap<String, (u64, Timestamp)>, decision: &Decision) -> bool {
-        let newest = busy
-            .get(&decision.path)
-            .is_some_and(|(number, _)| *number == decision.number);
-        if newest {
-            busy.remove(&decision.path);
-        }
-        newest
-    }
-
-    /// What came of a decision.
-    pub fn outcome(&mut self, number: u64, outcome: Outcome, now: Timestamp) {
-        let found = self
-            .history
-            .iter_mut()
-            .find(|it| it.decision.number == number);
-        let Some(settled) = found else { return };
-        let decision = settled.decision.clone();
-        // In an emergency tasks stalled before.
-        let bad = learn::judge(&outcome)
-            .filter(|bad| !(decision.urgent && matches!(bad, Bad::Stalls | Bad::Slower)));
-        settled.outcome = Some(outcome);
-        settled.bad = bad;
-        let newest = Self::ends(&mut self.busy, &decision);
-        match decision.rung {
-            Rung::Compact => self.scattered = 0,
-            Rung::Freeze => self.figures.froze(&decision.path, !outcome.reverted),
-            _ => {}
-        }
-        if bad.is_some() {
-            self.bounds.harmed(&decision.path, decision.rung, now);
-        } else {
-            self.bounds.went_well(&decision.path, decision.rung);
-        }
-        if !decision.rung.takes() {
-            return;
-        }
-        self.scattered += outcome.freed;
-        let good = match bad {
-            None => self.figures.good(&decision.path).saturating_add(1),
-            Some(_) => 0,
-        };
-        let last = Last {
-            asked: decision.bytes,
-            freed: outcome.freed,
-            good,
-            file_only: decision.rung == Rung::File,
-            ..Last::default()
-        };
-        if newest {
-            self.figures.settled(&decision.path, last);
-        }
-        self.model.learn(&decision.features, bad.is_some());
-        if bad.is_none() {
-            self.recent
-                .push_back((now, decision.path, decision.features));
-            while self
-                .recent
-                .front()
-                .is_some_and(|(at, ..)| at.0 + BLAME_US <= now.0)
-            {
-                self.recent.pop_front();
-            }
-        }
-    }
-}
-
-fn inside(path: &str, above: &str) -> bool {
-    path.strip_prefix(above)
-        .is_some_and(|rest| rest.starts_with('/'))
 }

@@ -113,14 +113,21 @@ const FEW: u64 = 1 << 20;
 const STALLS: f64 = 0.05;
 const SLOWER: f64 = 0.8;
 
+/// Whether so many pages that came back are a storm, beside so many bytes freed.
+#[must_use]
+pub fn storm(refaults: u64, freed: u64) -> bool {
+    let back = refaults.saturating_mul(PAGE);
+    back > FEW && back as f64 > freed as f64 * REFAULTS
+}
+
 /// Whether an outcome was bad, and why.
 #[must_use]
 pub fn judge(outcome: &Outcome) -> Option<Bad> {
-    let back = outcome.refaults * PAGE;
+    let back = outcome.refaults.saturating_mul(PAGE);
     if outcome.reverted {
         return Some(Bad::Reverted);
     }
-    if back > FEW && back as f64 > outcome.freed as f64 * REFAULTS {
+    if storm(outcome.refaults, outcome.freed) {
         return Some(Bad::Refaults);
     }
     if outcome.elapsed_us > 0 && outcome.psi_some_us as f64 > outcome.elapsed_us as f64 * STALLS {

@@ -232,7 +232,7 @@ impl Default for Proactive {
             interval_us: 6 * SECOND,
             psi_some_pct: 0.1,
             step_pct: 1.0,
-            step: 32 * MIB,
+            step: 64 * MIB,
             refault_pct: 1.0,
             anon: true,
         }
@@ -256,6 +256,9 @@ pub struct Guest {
     pub anon: bool,
     /// Move free pages together, once there is nothing more to take.
     pub compact: bool,
+    /// With less of the host's memory available than this, percent, more is taken and sooner. It is told by
+    /// `Governor::set_host_available`.
+    pub host_available_pct: f64,
 }
 
 impl Default for Guest {
@@ -264,10 +267,11 @@ impl Default for Guest {
             fault_bytes_per_s: 4 * MIB,
             idle_us: 10 * SECOND,
             interval_us: 2 * SECOND,
-            step: 64 * MIB,
+            step: 128 * MIB,
             refault_pct: 5.0,
             anon: true,
             compact: true,
+            host_available_pct: 10.0,
         }
     }
 }

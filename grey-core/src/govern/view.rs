@@ -75,6 +75,8 @@ pub struct Machine {
     pub quiet_us: u64,
     /// Bytes freed since free pages were moved together last.
     pub scattered: u64,
+    /// Of the host that this virtual machine is on, percent of its memory that is available, where it is told.
+    pub host_available_pct: Option<f64>,
 }
 
 impl Machine {
@@ -135,6 +137,8 @@ pub struct Group {
     pub frozen: bool,
     /// What came of the last reclaim.
     pub last: Option<Last>,
+    /// How long ago anonymous memory gave next to nothing, µs, where that was its last answer.
+    pub anon_futile_us: Option<u64>,
     /// It leaks.
     pub leak: Option<Growth>,
     /// An action on it is under way or being looked at.
@@ -148,8 +152,10 @@ pub struct Last {
     pub asked: u64,
     /// Bytes freed.
     pub freed: u64,
-    /// Pages that came back since.
+    /// Pages that came back since, beyond those that came steadily before it.
     pub refaults: u64,
+    /// Those, a second.
+    pub steady: f64,
     /// How many before it in a row that did no harm.
     pub good: u32,
     /// How long it is ago, µs.

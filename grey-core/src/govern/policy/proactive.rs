@@ -1,67 +1,102 @@
-//! A little all the time, as long as nobody feels it. With G the bytes of a cgroup over its floor that can be taken, the
-//! step is
+//! A little all the time, as long as nobody feels it. With R the room of a cgroup for the next means, the step is
 //!
 //! ```text
-//! min( G · s · max(0, 1 − p/P),  r,  step )
+//! min( s · w · a · max(0, 1 − p/P) · R,  r,  step )
 //! ```
 //!
-//! p is the part of the time since the last step in which tasks stalled (from PSI's total, so that a loop of seconds sees
-//! them; Senpai and TMO, Weiner et al., ASPLOS '22, look at averages), P the part at which nothing more is taken, s the
-//! part of G taken in a step, which doubles with every eight steps in a row that came to no harm, up to `PACE` times.
-//! r is what refaults allow, as katalyst has it: as soon as more of the last step comes back than is tolerated, the next
-//! is as much smaller, and at three times that there is none for a while. Page cache goes first.
+//! The means: page cache that was not used lately (w = 10); then, where there is swap, anonymous memory that is not
+//! touched for a while (w = 10); then any page cache (w = 1/4), which makes the kernel age its lists. s is the share of a step. p is the part of the time since
+//! the last step in which tasks stalled (from PSI's total, so that a loop of seconds sees them; Senpai and TMO, Weiner et
+//! al., ASPLOS '22, look at averages), P the part at which nothing more is taken. The pace a is 1 and doubles with every
+//! two steps of the same means in a row that came to no harm, up to `PACE`. r is what refaults allow, in katalyst's
+//! manner: as soon as more of the last step comes back than is tolerated, the next is as much smaller, and at three times
+//! that there is none for a while.
 
 use super::{LEAST, intent};
+use crate::govern::view::PAGE;
 use crate::govern::{Group, Intent, Proactive, Rung, View};
 use crate::units::format_bytes;
 
+/// What was not used lately may go so much faster.
+const COLD: f64 = 10.0;
+/// What may be in use, so much slower.
+const IN_USE: f64 = 0.25;
 /// How much larger than configured a share grows while nothing comes back.
 const PACE: f64 = 4.0;
 /// Steps without harm after which it doubles.
-const DOUBLES: f64 = 8.0;
+const DOUBLES: f64 = 2.0;
 /// A step that came back for the most part is not repeated for so many intervals.
 const REST: u64 = 10;
 
 pub(super) fn decide(settings: &Proactive, view: &View) -> Vec<Intent> {
+    let swap = view.machine.swap_free.is_some_and(|free| free > 0);
     let groups = view.groups.iter().filter(|group| !group.busy);
-    groups.filter_map(|group| step(settings, group)).collect()
+    groups
+        .filter_map(|group| step(settings, group, swap))
+        .collect()
 }
 
-fn step(settings: &Proactive, group: &Group) -> Option<Intent> {
+fn step(settings: &Proactive, group: &Group, swap: bool) -> Option<Intent> {
     // Without a figure of what it does to the cgroup nothing is taken.
     let stalled = group.since.psi_some();
-    if stalled.is_none() && group.since.refaults.is_none() {
+    if group.since.us == 0 || (stalled.is_none() && group.since.refaults.is_none()) {
         return None;
     }
-    let file = group.cache_gap() >= LEAST;
-    if !file && !settings.anon {
-        return None;
-    }
-    let gap = if file { group.cache_gap() } else { group.gap() };
     let limit = settings.psi_some_pct / 100.0;
     let calm = stalled.map_or(1.0, |share| (1.0 - share / limit).max(0.0));
-    let bytes = share(settings, group) * gap as f64 * calm;
-    let bytes = refaults(settings, group, bytes)?;
-    let bytes = (bytes as u64).min(settings.step).min(gap);
+    let (rung, room, weight) = means(settings, group, swap)?;
+    let wanted = settings.step_pct / 100.0 * pace(group, rung) * calm * weight * room as f64;
+    let bytes = refaults(settings, group, wanted)?;
+    let bytes = (bytes as u64).min(settings.step).min(room);
     if bytes < LEAST {
         return None;
     }
+    let what = match rung {
+        Rung::File if weight > 1.0 => "page cache not used lately",
+        Rung::File => "page cache",
+        _ => "anonymous memory",
+    };
+    let stalled = stalled.map_or_else(String::new, |share| {
+        format!(", stalled {:.3} % of the time", share * 100.0)
+    });
     let reason = format!(
-        "{} of {} {}, stalled {:.3} % of the time",
+        "{} of {} {what}{stalled}",
         format_bytes(bytes),
-        format_bytes(gap),
-        if file { "page cache" } else { "memory" },
-        stalled.unwrap_or(0.0) * 100.0
+        format_bytes(room)
     );
-    let rung = if file { Rung::File } else { Rung::Anon };
     Some(intent(&group.path, rung, bytes, reason))
 }
 
-/// The part of the gap that is taken in a step.
-fn share(settings: &Proactive, group: &Group) -> f64 {
-    let good = group.last.map_or(0, |last| last.good);
-    let pace = (f64::from(good) / DOUBLES).exp2().min(PACE);
-    settings.step_pct / 100.0 * pace
+/// What is taken next, how much there is of it, and how much faster than configured it may go.
+fn means(settings: &Proactive, group: &Group, swap: bool) -> Option<(Rung, u64, f64)> {
+    // The kernel fills its inactive list up from the active one as it reclaims: the last part of it says little.
+    let floor = (group.cache / 20).max(LEAST);
+    let cold = group.cold_gap();
+    if cold > floor {
+        return Some((Rung::File, cold, COLD));
+    }
+    let anon = group.gap().min(group.swappable);
+    // The last look for memory that is not touched may have found next to none.
+    let found = group.anon_futile_us.is_none_or(|ago| ago >= rest(settings));
+    if settings.anon && swap && anon >= LEAST && found {
+        return Some((Rung::Pageout, anon, COLD));
+    }
+    // What is in use: as long as nothing comes back, else seldom.
+    let cache = group.cache_gap();
+    let calm = group.last.is_none_or(|last| {
+        last.ago_us >= rest(settings).saturating_mul(REST)
+            || (last.file_only && last.returned() * 100.0 <= settings.refault_pct)
+    });
+    (cache >= LEAST && calm).then_some((Rung::File, cache, IN_USE))
+}
+
+fn pace(group: &Group, rung: Rung) -> f64 {
+    match group.last {
+        Some(last) if last.file_only == (rung == Rung::File) => {
+            (f64::from(last.good) / DOUBLES).exp2().min(PACE)
+        }
+        _ => 1.0,
+    }
 }
 
 /// What refaults leave of a step; `None` while it rests.
@@ -71,12 +106,16 @@ fn refaults(settings: &Proactive, group: &Group, bytes: f64) -> Option<f64> {
     };
     let tolerated = settings.refault_pct / 100.0;
     let returned = last.returned();
-    if returned <= tolerated {
+    // A few pages more or less say nothing.
+    if returned <= tolerated || last.refaults * PAGE < LEAST {
         return Some(bytes);
     }
-    let rest = REST * u64::try_from(settings.interval_us).unwrap_or(0);
-    if returned > 3.0 * tolerated && last.ago_us < rest {
+    if returned > 3.0 * tolerated && last.ago_us < rest(settings) {
         return None;
     }
     Some(bytes.min(last.asked as f64) * (1.0 - returned).max(0.0))
+}
+
+fn rest(settings: &Proactive) -> u64 {
+    REST * u64::try_from(settings.interval_us).unwrap_or(0)
 }
