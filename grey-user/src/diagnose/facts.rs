@@ -112,6 +112,9 @@ pub struct Guest {
     /// Whether the balloon reports free pages to the host (VIRTIO_BALLOON_F_REPORTING); absent without a balloon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_page_reporting: Option<bool>,
+    /// What to switch on so that free memory goes back to the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch_on: Option<String>,
 }
 
 /// Free memory of a zone.

@@ -4,7 +4,6 @@ mod cgroups;
 mod oom;
 mod processes;
 mod standing;
-mod virt;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,7 +13,7 @@ use grey_core::glob::CgroupFilter;
 
 use crate::host::{self, Buddy, CgroupFs, Host, mountinfo};
 
-use super::facts::{Denied, Facts, Tmpfs, ZoneUse};
+use super::facts::{Denied, Facts, Guest, Tmpfs, ZoneUse};
 
 /// Orders of the buddy allocator that are told of (MAX_PAGE_ORDER of x86-64 is 10).
 const ORDERS: u32 = 11;
@@ -51,11 +50,22 @@ pub(super) fn gather(host: &Host, fs: &CgroupFs, wanted: &Wanted<'_>) -> Facts {
         ksm_users,
         zones,
         tmpfs: tmpfs(host),
-        guest: virt::guest(host),
+        guest: machine.virt.as_ref().map(Guest::from),
         machine: standing::of(host, fs, &machine, denied),
         cgroups,
         processes,
         oom,
+    }
+}
+
+impl From<&host::Virt> for Guest {
+    fn from(virt: &host::Virt) -> Self {
+        Guest {
+            hypervisor: virt.to_string(),
+            balloon: virt.balloon.as_ref().is_some_and(|balloon| balloon.driven),
+            free_page_reporting: virt.reports_free_pages(),
+            switch_on: virt.advice(),
+        }
     }
 }
 

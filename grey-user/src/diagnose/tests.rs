@@ -29,7 +29,8 @@ fn server() -> Tree {
         .file("/proc/cmdline", "root=/dev/vda quiet\n")
         .file("/proc/cpuinfo", "flags\t\t: fpu hypervisor\n")
         .file("/sys/class/dmi/id/sys_vendor", "QEMU\n")
-        .file("/sys/bus/virtio/drivers/virtio_balloon/virtio2/vendor", "0x1af4\n")
+        .file("/sys/bus/virtio/devices/virtio2/device", "0x0005\n")
+        .dir("/sys/bus/virtio/devices/virtio2/driver")
         .file("/sys/bus/virtio/devices/virtio2/features", "0110000000\n")
         .file(
             "/proc/meminfo",

@@ -301,3 +301,42 @@ fn colours_change_nothing_but_colours() {
     plain.push_str(&rest);
     assert_eq!(plain, report.render(false));
 }
+
+#[test]
+fn a_virtual_machine_is_told_whether_its_host_learns_of_free_pages() {
+    let tree = machine();
+    let found = |tree: &Tree| {
+        let report = report(&facts(tree), &[]);
+        let findings = report
+            .sections
+            .into_iter()
+            .flat_map(|section| section.findings);
+        findings
+            .into_iter()
+            .find(|finding| finding.name == "virtual machine")
+    };
+    assert_eq!(found(&tree), None);
+    tree.file("/proc/cpuinfo", "flags\t\t: fpu hypervisor\n")
+        .file("/sys/class/dmi/id/sys_vendor", "QEMU\n");
+    let without = found(&tree).unwrap();
+    assert_eq!(
+        (without.mark, without.found.as_str()),
+        (Mark::Off, "QEMU, without a balloon")
+    );
+    assert!(without.remedy.unwrap().contains("free-page-reporting=on"));
+    tree.file("/sys/bus/virtio/devices/virtio2/device", "0x0005\n")
+        .file("/sys/bus/virtio/devices/virtio2/features", "0000010000\n")
+        .dir("/sys/bus/virtio/devices/virtio2/driver")
+        .file(
+            "/sys/module/page_reporting/parameters/page_reporting_order",
+            "9\n",
+        );
+    let with = found(&tree).unwrap();
+    assert_eq!((with.mark, with.remedy), (Mark::Ok, None));
+    assert!(
+        with.found
+            .ends_with("reports free pages to the host, in blocks of 2.0M and more"),
+        "{}",
+        with.found
+    );
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    CgroupFacts, CgroupFs, Feature, Host, HostError, KernelFacts, MemoryFacts, features,
+    CgroupFacts, CgroupFs, Feature, Host, HostError, KernelFacts, MemoryFacts, Virt, features,
     figure_line,
 };
 
@@ -67,6 +67,9 @@ pub struct Facts {
     pub swap_accounting: Option<bool>,
     /// Memory of the machine.
     pub memory: MemoryFacts,
+    /// The virtual machine that this is; absent on real hardware.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virt: Option<Virt>,
     /// What the kernel offers to act with.
     pub features: Vec<Feature>,
     /// Files that are there and could not be read, with the reason.
@@ -90,6 +93,7 @@ impl Facts {
             swap_accounting: sample
                 .as_ref()
                 .map(|dir| dir.join("memory.swap.current").exists()),
+            virt: Virt::read(host),
             features: features::detect(host, fs, sample.as_deref()),
             memory,
             unreadable: look.into_errors().iter().map(ToString::to_string).collect(),

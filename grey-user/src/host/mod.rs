@@ -24,11 +24,13 @@ pub mod memory;
 pub mod memstat;
 pub mod mountinfo;
 pub mod oom_log;
+pub mod pressure_source;
 pub mod process;
 pub mod psi;
 pub mod root;
 pub mod smaps;
 pub mod tracefs;
+pub mod virt;
 pub mod vmstat;
 
 pub use buddy::{Buddy, Zone, huge_page_order};
@@ -44,10 +46,12 @@ pub use ksm_stat::{Ksm, ProcKsm};
 pub use limits::{raise_memlock, raise_nofile};
 pub use meminfo::MemInfo;
 pub use memory::MemoryFacts;
+pub use pressure_source::HostPressure;
 pub use process::{OwnCost, ProcFs, ProcMem};
 pub use psi::{PsiFile, PsiLine, Trigger};
 pub use smaps::Smaps;
 pub use tracefs::{Tracefs, mount_tracefs_privately};
+pub use virt::Virt;
 pub use vmstat::VmStat;
 
 /// What went wrong while reading a fact. Every variant names its file or knob.

@@ -1,6 +1,8 @@
 //! In a virtual machine that lies idle, cache that nobody used lately is dropped, anonymous memory of idle cgroups goes
 //! to zram or swap, and free pages are moved together: free-page reporting then gives them back to the host.
 
+use std::fmt::Write as _;
+
 use super::{LEAST, intent};
 use crate::govern::{Group, Guest, Intent, Rung, View};
 use crate::units::{format_bytes, format_duration_us};
@@ -10,9 +12,20 @@ const REST_US: u64 = 300_000_000;
 /// So much has to be freed before pages are moved together.
 const WORTH_MOVING: u64 = 16 << 20;
 
+/// The first step is this part of a whole one: it shows whether what the kernel holds for cold is.
+const PROBE: u64 = 16;
+/// A step that nobody felt is doubled, so many times at most.
+const DOUBLINGS: u32 = 2;
+
 pub(super) fn decide(settings: &Guest, view: &View) -> Vec<Intent> {
     let quiet = view.machine.quiet_us;
-    if quiet < u64::try_from(settings.idle_us).unwrap_or(0) {
+    let tight = view
+        .machine
+        .host_available_pct
+        .is_some_and(|pct| pct < settings.host_available_pct);
+    // A host in need is not kept waiting for long, and gets cache that was used lately as well.
+    let wait = u64::try_from(settings.idle_us).unwrap_or(0) / if tight { 4 } else { 1 };
+    if quiet < wait {
         return Vec::new();
     }
     let rests = |group: &Group| {
@@ -21,42 +34,46 @@ pub(super) fn decide(settings: &Guest, view: &View) -> Vec<Intent> {
                 && last.ago_us < REST_US
         })
     };
-    let mut left = settings.step;
+    let mut left = settings.step << DOUBLINGS;
     let mut intents = Vec::new();
     for group in &view.groups {
         if group.busy || rests(group) {
             continue;
         }
-        let cold = group.cold_gap();
+        let (cache, kind) = match tight {
+            true => (group.cache_gap(), "cache"),
+            false => (group.cold_gap(), "cold cache"),
+        };
         // Anonymous memory has no mark of its last use: only what its cgroup has left alone for long enough.
-        let still = group.idle_us >= u64::try_from(settings.idle_us).unwrap_or(0);
-        let (rung, room) = if cold >= LEAST {
-            (Rung::File, cold)
+        let still = group.idle_us >= wait;
+        let (rung, room, kind) = if cache >= LEAST {
+            (Rung::File, cache, kind)
         } else if settings.anon && still && group.gap() > group.cache_gap() {
-            (Rung::Pageout, group.gap() - group.cache_gap())
+            let room = group.gap() - group.cache_gap();
+            (Rung::Pageout, room, "cold anonymous memory")
         } else {
             continue;
         };
-        let bytes = room.min(left);
+        let bytes = room.min(step(settings, group)).min(left);
         if bytes < LEAST {
             continue;
         }
         left -= bytes;
-        let reason = format!(
-            "idle for {}: {} of {} cold {}",
+        let mut reason = format!(
+            "idle for {}: {} of {} {kind}",
             format_duration_us(quiet),
             format_bytes(bytes),
             format_bytes(room),
-            if rung == Rung::File {
-                "cache"
-            } else {
-                "anonymous memory"
-            }
         );
+        if let Some(pct) = view.machine.host_available_pct.filter(|_| tight) {
+            // Writing to a String cannot fail.
+            let _ = write!(reason, "; the host has {pct:.1} % left");
+        }
         intents.push(intent(&group.path, rung, bytes, reason));
     }
-    let worth = view.machine.scattered >= WORTH_MOVING;
-    if intents.is_empty() && settings.compact && worth {
+    // Pages are moved once, when all is taken: a cgroup that is being looked at may give more.
+    let ready = intents.is_empty() && view.groups.iter().all(|group| !group.busy);
+    if ready && settings.compact && view.machine.scattered >= WORTH_MOVING {
         let reason = format!(
             "idle for {}, nothing left to take",
             format_duration_us(quiet)
@@ -64,4 +81,13 @@ pub(super) fn decide(settings: &Guest, view: &View) -> Vec<Intent> {
         intents.push(intent("/", Rung::Compact, 0, reason));
     }
     intents
+}
+
+/// A kernel with generations keeps no order among pages that were read by read(2) until it has seen some of them come
+/// back (`get_tier_idx` of mm/vmscan.c): a small step is all that this lesson costs.
+fn step(settings: &Guest, group: &Group) -> u64 {
+    match group.last.map_or(0, |last| last.good) {
+        0 => (settings.step / PROBE).max(LEAST),
+        good => settings.step << (good - 1).min(DOUBLINGS),
+    }
 }

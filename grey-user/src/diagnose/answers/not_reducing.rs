@@ -77,7 +77,14 @@ pub(super) fn why(facts: &Facts, breakdown: &Breakdown) -> Answer {
 fn next(facts: &Facts, largest: Option<&str>, guest: bool) -> Vec<String> {
     let mut next = Vec::new();
     if guest {
-        next.push("give the guest a virtio-balloon with free-page-reporting=on (QEMU: -device virtio-balloon-pci,free-page-reporting=on); cache stays held until it is dropped".to_owned());
+        let what = facts
+            .guest
+            .as_ref()
+            .and_then(|guest| guest.switch_on.as_deref());
+        let what = what.unwrap_or("a virtio balloon with free page reporting");
+        next.push(format!(
+            "so that the host gets back what is free: {what}; cache stays held until it is reclaimed, which `policy = \"guest\"` does"
+        ));
     }
     match largest {
         Some("anon") => {

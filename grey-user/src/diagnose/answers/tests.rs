@@ -366,6 +366,7 @@ fn a_guest_is_told_of_only_where_its_host_does_not_learn_of_free_pages() {
         hypervisor: "QEMU".to_owned(),
         balloon,
         free_page_reporting: reporting,
+        switch_on: Some("-device virtio-balloon-pci,free-page-reporting=on".to_owned()),
     };
     let table = [
         (None, false),

@@ -2,7 +2,7 @@
 
 use grey_core::units::format_bytes as size;
 
-use crate::host::{Facts, Presence};
+use crate::host::{Facts, Presence, Virt};
 
 use super::{Finding, Mark, finding};
 
@@ -100,7 +100,44 @@ pub(super) fn memory(facts: &Facts) -> Vec<Finding> {
             if on { "on" } else { "built in, off" },
         ));
     }
+    list.extend(facts.virt.as_ref().map(virt));
     list
+}
+
+/// Whether the host of this virtual machine gets back what is free in it.
+fn virt(virt: &Virt) -> Finding {
+    let name = "virtual machine";
+    let order = virt
+        .reporting_order
+        .map(|order| format!(", in blocks of {} and more", size(4096 << order)))
+        .unwrap_or_default();
+    let balloon = virt.balloon.as_ref();
+    let found = match (balloon, virt.reports_free_pages()) {
+        (_, Some(true)) => {
+            return finding(
+                Mark::Ok,
+                name,
+                format!("{virt}; its balloon reports free pages to the host{order}"),
+            );
+        }
+        (Some(balloon), Some(false)) if !balloon.driven => {
+            format!("{virt}; no driver for its balloon")
+        }
+        (Some(_), Some(false)) => format!("{virt}; its balloon does not report free pages"),
+        (Some(_), None) => {
+            let found = format!(
+                "{virt}; whether its balloon reports free pages cannot be seen from inside"
+            );
+            let mut note = finding(Mark::Note, name, found);
+            note.remedy = virt.advice();
+            return note;
+        }
+        (None, _) => format!("{virt}, without a balloon"),
+    };
+    let mut off = finding(Mark::Off, name, found)
+        .lost("memory that was used once stays with this machine: its host does not learn that it is free");
+    off.remedy = virt.advice();
+    off
 }
 
 fn swap(facts: &Facts) -> Option<Finding> {
