@@ -43,7 +43,12 @@ impl Governor {
         })
     }
 
-    fn blame_those(&mut self, now: Timestamp, bad: Bad, related: impl Fn(&str, Timestamp) -> bool) -> usize {
+    fn blame_those(
+        &mut self,
+        now: Timestamp,
+        bad: Bad,
+        related: impl Fn(&str, Timestamp) -> bool,
+    ) -> usize {
         let mut lessons = Vec::new();
         self.recent.retain(|lesson| {
             let hit = lesson.at.0 + BLAME_US > now.0 && related(&lesson.path, lesson.at);

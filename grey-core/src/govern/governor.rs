@@ -201,15 +201,16 @@ impl Governor {
                 }
             }
         }
+        // Before the turn is over: what came back since the last one is what comes back anyway.
+        for decision in &decisions {
+            self.begin(decision, now);
+        }
         if conservative {
             // It alone looks at what the machine's tasks stalled since its last turn.
             self.figures.mark("/", now);
         }
         for path in marked {
             self.figures.mark(&path, now);
-        }
-        for decision in &decisions {
-            self.begin(decision, now);
         }
         decisions
     }

@@ -233,7 +233,7 @@ impl Default for Proactive {
             psi_some_pct: 0.1,
             step_pct: 1.0,
             step: 64 * MIB,
-            refault_pct: 1.0,
+            refault_pct: 3.0,
             anon: true,
         }
     }

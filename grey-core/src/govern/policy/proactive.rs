@@ -110,10 +110,11 @@ fn refaults(settings: &Proactive, group: &Group, bytes: f64) -> Option<f64> {
     if returned <= tolerated || last.refaults * PAGE < LEAST {
         return Some(bytes);
     }
-    if returned > 3.0 * tolerated && last.ago_us < rest(settings) {
-        return None;
+    // After a while it is tried again; what does harm again and again cools down for longer each time.
+    if last.ago_us >= rest(settings) {
+        return Some(bytes);
     }
-    Some(bytes.min(last.asked as f64) * (1.0 - returned).max(0.0))
+    (returned <= 3.0 * tolerated).then(|| bytes.min(last.asked as f64) * (1.0 - returned).max(0.0))
 }
 
 fn rest(settings: &Proactive) -> u64 {
