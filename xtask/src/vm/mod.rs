@@ -2,11 +2,13 @@
 
 mod apt;
 mod build;
+mod files;
 mod initramfs;
 mod kernel;
 mod modules;
 mod programs;
 mod qemu;
+mod resident;
 mod results;
 mod run;
 mod sources;

@@ -1,10 +1,10 @@
 //! A QEMU process: started, watched on its results port and its console, and always brought to an end.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::kernel::Bootable;
+use super::resident;
 use super::results::{Piece, Record, Splitter};
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -76,11 +77,16 @@ pub(crate) struct Hardware {
 pub(crate) struct Drive {
     pub(crate) image: PathBuf,
     pub(crate) writable: bool,
+    /// By which the guest knows it, where its place among the disks is not enough.
+    pub(crate) serial: Option<&'static str>,
 }
 
 /// A running guest. Dropping it kills the process.
 pub(crate) struct Guest {
     child: Child,
+    /// Answers to the guest's questions; the other direction of the results port.
+    answers: ChildStdin,
+    memory_mib: u32,
     output: Receiver<Vec<u8>>,
     console: PathBuf,
     errors: PathBuf,
@@ -124,6 +130,8 @@ impl Guest {
             ])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
+            // Free memory goes back to this machine, as in guests that are set up well; the tests measure it from here.
+            .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
             // The second port is our pipe: results stream as they come, apart from the kernel's messages.
             .args([
                 "-chardev",
@@ -131,13 +139,19 @@ impl Guest {
                 "-serial",
                 "chardev:results",
             ])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(
                 fs::File::create(&errors)
                     .with_context(|| format!("create {}", errors.display()))?,
             );
-        for (index, Drive { image, writable }) in hardware.disks.iter().enumerate() {
+        for (index, drive) in hardware.disks.iter().enumerate() {
+            let Drive {
+                image,
+                writable,
+                serial,
+            } = drive;
+            let serial = serial.map_or(String::new(), |serial| format!(",serial={serial}"));
             let access = if *writable { "off" } else { "on" };
             // Commas separate options; a doubled one stands for itself.
             let file = image.display().to_string().replace(',', ",,");
@@ -147,7 +161,7 @@ impl Guest {
                     "if=none,id=disk{index},format=raw,readonly={access},file={file}"
                 ))
                 .arg("-device")
-                .arg(format!("virtio-blk-pci,drive=disk{index}"));
+                .arg(format!("virtio-blk-pci,drive=disk{index}{serial}"));
         }
         let follow_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
         // SAFETY: between fork and exec the closure makes one system call and does not allocate.
@@ -155,6 +169,7 @@ impl Guest {
         let mut child = command.spawn().with_context(|| {
             format!("start {QEMU}: install qemu-system-x86 or your system's package of it")
         })?;
+        let answers = child.stdin.take().context("QEMU has no stdin")?;
         let mut stdout = child.stdout.take().context("QEMU has no stdout")?;
         let (sender, output) = channel();
         std::thread::spawn(move || {
@@ -167,6 +182,8 @@ impl Guest {
         });
         Ok(Self {
             child,
+            answers,
+            memory_mib: hardware.memory_mib,
             output,
             console,
             errors,
@@ -190,6 +207,10 @@ impl Guest {
                         if let Piece::Record(Record::Exit { code }) = piece {
                             self.let_power_off();
                             return Ok(code);
+                        }
+                        if let Piece::Record(Record::HostMemory) = piece {
+                            self.tell_resident()?;
+                            continue;
                         }
                         on_piece(piece);
                     }
@@ -229,6 +250,16 @@ impl Guest {
                 bail!("not done after {:?}{}", deadlines.total, self.tail());
             }
         }
+    }
+
+    /// What the guest takes of this machine, told to the guest itself: its tests judge it.
+    fn tell_resident(&mut self) -> Result<()> {
+        let resident = resident::of(self.child.id(), u64::from(self.memory_mib) << 20)
+            .context("measure QEMU")?;
+        let line = serde_json::to_string(&resident).context("tell what QEMU takes")?;
+        writeln!(self.answers, "{line}")
+            .and_then(|()| self.answers.flush())
+            .context("answer the guest")
     }
 
     /// The exit record is out; a guest that then hangs in its shutdown has no more to tell.

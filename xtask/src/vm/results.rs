@@ -43,6 +43,9 @@ pub(crate) enum Record {
         deadline: u64,
     },
     Result(TestResult),
+    /// A question: how much memory the guest takes here. The answer goes in on the same port.
+    #[serde(rename = "host_memory")]
+    HostMemory,
     /// All is done; the last record.
     Exit {
         code: i32,

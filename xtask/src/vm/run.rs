@@ -11,7 +11,7 @@ use super::programs::{self, Extras};
 use super::qemu::{Accelerator, Deadlines, Drive, Guest, Hardware};
 use super::results::{Outcome, Piece, Record, TestResult};
 use super::userland::{Disk, Userland};
-use super::{VmOptions, build, initramfs, kernel, modules};
+use super::{VmOptions, build, files, initramfs, kernel, modules};
 
 /// What the guest does once it is up.
 #[derive(Debug, Clone)]
@@ -134,6 +134,7 @@ impl Machines {
                     Drive {
                         image: disk.image.clone(),
                         writable: false,
+                        serial: None,
                     },
                 );
                 self.userland = Some(disk);
@@ -142,6 +143,21 @@ impl Machines {
                 .extras
                 .lacks("programs of Debian's", &format!("{error:#}")),
         }
+        Ok(())
+    }
+
+    /// Gives the guests files to read, on a disk of its own behind all others.
+    fn add_files(&mut self) -> Result<()> {
+        let known = |drive: &Drive| drive.serial == Some(files::SERIAL);
+        if self.hardware.disks.iter().any(known) {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        self.hardware.disks.push(Drive {
+            image: files::obtain(&self.cache)?,
+            writable: false,
+            serial: Some(files::SERIAL),
+        });
         Ok(())
     }
 
@@ -163,6 +179,7 @@ impl Machines {
         self.hardware.disks.push(Drive {
             image: output,
             writable: true,
+            serial: None,
         });
     }
 
@@ -181,6 +198,7 @@ impl Machines {
         mut on_piece: impl FnMut(&Piece),
     ) -> Result<VmRun> {
         self.equip(Userland::Tests)?;
+        self.add_files()?;
         let accelerator = self.accelerator(kernel)?;
         let scratch = Scratch::new(&self.cache, name)?;
         let mut release = String::new();

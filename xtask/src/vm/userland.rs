@@ -159,7 +159,7 @@ fn is_needed(name: &str) -> bool {
 }
 
 /// An ext4 file system with the files of `tree`; every kernel of the matrix has ext4 built in.
-fn make_file_system(tree: &Path, image: &Path) -> Result<()> {
+pub(super) fn make_file_system(tree: &Path, image: &Path) -> Result<()> {
     let bytes = size(tree)?;
     // Room for inodes and the rounding of small files to blocks.
     let mib = (bytes + bytes / 5) / (1 << 20) + 16;
