@@ -20,7 +20,7 @@ pub fn emergency(settings: &Emergency, view: &View) -> Vec<Intent> {
         "emergency: {pct:.1} % available, under {} %",
         settings.available_pct
     );
-    let mut intents = ladder::take(&view, settings.bytes, &reason);
+    let mut intents = ladder::take_at_once(&view, settings.bytes, &reason);
     for intent in &mut intents {
         intent.urgent = true;
     }
