@@ -29,6 +29,7 @@ mod native_rollback;
 mod native_schema;
 mod native_smoke;
 mod native_snapshot;
+mod outside;
 mod protocol;
 mod runner;
 mod swap;
@@ -43,8 +44,10 @@ mod vm_diagnose;
 mod vm_enforce;
 mod vm_exit;
 mod vm_freeze;
+mod vm_govern;
 mod vm_growth;
 mod vm_guard;
+mod vm_guest;
 mod vm_ksm;
 mod vm_lifecycle;
 mod vm_loss;
@@ -93,6 +96,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_oom::trials());
     trials.extend(vm_growth::trials());
     trials.extend(vm_guard::trials());
+    trials.extend(vm_guest::trials());
     trials.extend(vm_degraded::trials());
     trials.extend(vm_loss::trials());
     trials.extend(vm_exit::trials());
@@ -113,6 +117,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_crash::trials());
     trials.extend(vm_sequences::trials());
     trials.extend(vm_enforce::trials());
+    trials.extend(vm_govern::trials());
     trials
 }
 
@@ -130,9 +135,10 @@ fn main() -> ExitCode {
         Some("vm") => runner::run("vm", vm_trials(), args),
         Some("one") => runner::run_one(native_trials().into_iter().chain(vm_trials()), args.next()),
         Some("workload") => workload::main(args),
+        Some("host-memory") => outside::main(),
         Some("guard-controller") => guard::controller(args),
         _ => {
-            eprintln!("usage: grey-tests native|vm [FILTER…] | one TEST | workload NAME [ARG…]");
+            eprintln!("usage: grey-tests native|vm [FILTER…] | one TEST | workload NAME [ARG…] | host-memory");
             ExitCode::from(2)
         }
     }

@@ -6,7 +6,7 @@ mod caches;
 mod limit;
 mod reclaim;
 mod refused;
-mod stage;
+pub(crate) mod stage;
 
 use std::time::Duration;
 

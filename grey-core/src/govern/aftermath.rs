@@ -81,6 +81,15 @@ impl Governor {
         lessons.len()
     }
 
+    /// Pages that came back since an action, beyond those that do anyway.
+    fn back(&self, lesson: &Lesson, now: Timestamp) -> Option<u64> {
+        let back = self
+            .figures
+            .refaults(&lesson.path)?
+            .checked_sub(lesson.refaults?)?;
+        Some(beyond(back, lesson.steady, now.0 - lesson.at.0))
+    }
+
     /// Storms of refaults that came after the observation ended; and lessons that nothing speaks against any more.
     pub(super) fn look_back(&mut self, now: Timestamp) {
         self.bounds
@@ -91,12 +100,7 @@ impl Governor {
         for lesson in self.recent.iter().rev() {
             let freed = freed.entry(&lesson.path).or_default();
             *freed += lesson.freed;
-            let back = self
-                .figures
-                .refaults(&lesson.path)
-                .zip(lesson.refaults)
-                .and_then(|(now, then)| now.checked_sub(then))
-                .map(|back| beyond(back, lesson.steady, now.0 - lesson.at.0));
+            let back = self.back(lesson, now);
             if back.is_some_and(|back| learn::storm(back, *freed)) {
                 storms.entry(lesson.path.clone()).or_insert(lesson.at);
             }
@@ -105,7 +109,8 @@ impl Governor {
             self.blame_those(now, Bad::Refaults, |done, at| done == path && at >= since);
         }
         while let Some(lesson) = self.recent.pop_front_if(|it| it.at.0 + BLAME_US <= now.0) {
-            self.model.learn(&lesson.features, false);
+            let harm = learn::harm(self.back(&lesson, now).unwrap_or(0), lesson.freed);
+            self.model.learn_harm(&lesson.features, harm);
             self.bounds.went_well(&lesson.path, lesson.rung);
         }
     }
@@ -117,6 +122,9 @@ impl Governor {
             return;
         };
         let decision = &settled.decision;
+        if decision.rung == Rung::Freeze {
+            self.figures.goes_on(&decision.path, decision.at);
+        }
         if Self::ends(&mut self.busy, decision) && decision.rung.takes() {
             self.figures.not_reclaimed(&decision.path);
         }
@@ -155,7 +163,8 @@ impl Governor {
         let newest = Self::ends(&mut self.busy, &decision);
         match decision.rung {
             Rung::Compact => self.scattered = 0,
-            Rung::Freeze => self.figures.froze(&decision.path, !outcome.reverted),
+            // It is told of at its end.
+            Rung::Freeze => self.figures.goes_on(&decision.path, now),
             _ => {}
         }
         if bad.is_some() {

@@ -280,10 +280,18 @@ impl Figures {
         }
     }
 
-    /// It stands still, or goes on.
-    pub(super) fn froze(&mut self, path: &str, frozen: bool) {
+    /// It stands still.
+    pub(super) fn stands_still(&mut self, path: &str) {
         if let Some(known) = self.known.get_mut(path) {
-            known.frozen = frozen;
+            known.frozen = true;
+        }
+    }
+
+    /// It goes on, and shows anew whether it is idle.
+    pub(super) fn goes_on(&mut self, path: &str, now: Timestamp) {
+        if let Some(known) = self.known.get_mut(path) {
+            known.frozen = false;
+            known.idle_since = now;
         }
     }
 
@@ -392,6 +400,7 @@ impl Figures {
                     ..*last
                 }
             }),
+            returned: 0.0,
             anon_futile_us: known.anon_futile.map(|at| micros(now.0 - at.0)),
             leak: known.leak,
             busy: false,

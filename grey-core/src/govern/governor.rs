@@ -120,6 +120,9 @@ impl Governor {
             .figures
             .view(now, &self.settings, |path| self.is_busy(path));
         view.machine.scattered = self.scattered;
+        for group in &mut view.groups {
+            group.returned = self.bounds.returned(&group.path);
+        }
         view.machine.host_available_pct = self.host_available_pct;
         view
     }
@@ -276,6 +279,9 @@ impl Governor {
     fn begin(&mut self, decision: &Decision, now: Timestamp) {
         self.busy
             .insert(decision.path.clone(), (decision.number, now));
+        if decision.rung == Rung::Freeze {
+            self.figures.stands_still(&decision.path);
+        }
         if decision.rung.takes() {
             let last = Last {
                 asked: decision.bytes,

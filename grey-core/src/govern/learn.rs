@@ -60,7 +60,10 @@ impl Features {
             f64::from(u8::from(rung.needs_swap())),
             share(bytes, group.gap()),
             1.0 / (1.0 + group.idle_us as f64 / HALF_IDLE_US),
-            last.map_or(0.0, |last| last.returned().min(1.0)),
+            // Of the last step, or of those of the last hours.
+            last.map_or(0.0, |last| last.returned())
+                .max(2.0 * group.returned)
+                .min(1.0),
             // How much of what is taken from has been used lately.
             match rung {
                 Rung::File => 1.0 - share(group.cold_cache, group.cache),
@@ -120,6 +123,13 @@ pub fn storm(refaults: u64, freed: u64) -> bool {
     back > FEW && back as f64 > freed as f64 * REFAULTS
 }
 
+/// How near that is to a storm: 0 where nothing came back, 0.5 where a storm begins.
+#[must_use]
+pub fn harm(refaults: u64, freed: u64) -> f64 {
+    let back = refaults.saturating_mul(PAGE).saturating_sub(FEW);
+    (back as f64 / (2.0 * REFAULTS * freed as f64 + 1.0)).min(1.0)
+}
+
 /// Whether an outcome was bad, and why.
 #[must_use]
 pub fn judge(outcome: &Outcome) -> Option<Bad> {
@@ -161,9 +171,9 @@ const RATE: f64 = 0.5;
 /// What is not confirmed fades.
 const DECAY: f64 = 1e-4;
 /// Up to this probability nothing changes …
-const TOLERATED: f64 = 0.15;
+const TOLERATED: f64 = 0.1;
 /// … and from this one on it is put off.
-const TOO_MUCH: f64 = 0.5;
+const TOO_MUCH: f64 = 0.4;
 /// Outcomes before it has a say.
 const LEAST: u64 = 10;
 
@@ -203,16 +213,21 @@ impl Model {
         (1.0 - (harm - TOLERATED) / (TOO_MUCH - TOLERATED)).clamp(0.0, 1.0)
     }
 
-    /// Takes in what came of an action.
-    pub fn learn(&mut self, features: &Features, bad: bool) {
-        let error = self.harm(features) - f64::from(u8::from(bad));
+    /// Takes in what came of an action: 1 for harm, 0 for none, between them what [`harm`] says of it.
+    pub fn learn_harm(&mut self, features: &Features, harm: f64) {
+        let error = self.harm(features) - harm;
         for (at, figure) in features.0.iter().enumerate() {
             let gradient = error * figure + DECAY * (self.weights[at] - prior(at));
             self.squares[at] += gradient * gradient;
             self.weights[at] -= RATE * gradient / self.squares[at].sqrt();
         }
         self.outcomes += 1;
-        self.bad += u64::from(bad);
+        self.bad += u64::from(harm > 0.5);
+    }
+
+    /// Takes in whether an action did harm.
+    pub fn learn(&mut self, features: &Features, bad: bool) {
+        self.learn_harm(features, f64::from(u8::from(bad)));
     }
 
     /// The weights by name: over 0 means more harm.
