@@ -91,3 +91,133 @@ fn step(settings: &Guest, group: &Group) -> u64 {
         good => settings.step << (good - 1).min(DOUBLINGS),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::govern::view::{Last, Machine};
+
+    const MIB: u64 = 1 << 20;
+
+    fn group() -> Group {
+        Group {
+            path: "/web".to_owned(),
+            current: 900 * MIB,
+            cache: 600 * MIB,
+            cold_cache: 500 * MIB,
+            swappable: 200 * MIB,
+            floor: 100 * MIB,
+            ..Group::default()
+        }
+    }
+
+    fn view(groups: Vec<Group>) -> View {
+        View {
+            machine: Machine {
+                quiet_us: 60_000_000,
+                ..Machine::default()
+            },
+            groups,
+            ..View::default()
+        }
+    }
+
+    fn good(times: u32) -> Option<Last> {
+        Some(Last {
+            asked: 8 * MIB,
+            freed: 8 * MIB,
+            good: times,
+            ago_us: 1,
+            ..Last::default()
+        })
+    }
+
+    fn bytes(view: &View) -> Vec<(Rung, u64)> {
+        let intents = decide(&Guest::default(), view);
+        intents.iter().map(|it| (it.rung, it.bytes / MIB)).collect()
+    }
+
+    #[test]
+    fn nothing_is_taken_before_the_machine_is_idle() {
+        let mut view = view(vec![group()]);
+        view.machine.quiet_us = 9_999_999;
+        assert_eq!(bytes(&view), []);
+        view.machine.quiet_us = 10_000_000;
+        assert_eq!(bytes(&view), [(Rung::File, 8)]);
+    }
+
+    #[test]
+    fn a_small_step_comes_first_and_steps_that_nobody_felt_are_doubled() {
+        let steps = [(0, 8), (1, 128), (2, 256), (3, 500), (9, 500)];
+        for (times, wanted) in steps {
+            let group = Group {
+                last: good(times),
+                ..group()
+            };
+            assert_eq!(bytes(&view(vec![group])), [(Rung::File, wanted)], "{times}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_whose_memory_came_back_rests() {
+        let mut last = good(2).unwrap();
+        last.refaults = 8 * MIB / 4096 / 10;
+        let mut resting = Group {
+            last: Some(last),
+            ..group()
+        };
+        assert_eq!(bytes(&view(vec![resting.clone()])), []);
+        last.ago_us = REST_US;
+        resting.last = Some(last);
+        assert_eq!(bytes(&view(vec![resting])), [(Rung::File, 256)]);
+    }
+
+    #[test]
+    fn anonymous_memory_is_taken_only_of_cgroups_that_are_idle_themselves() {
+        let mut group = Group {
+            cold_cache: 0,
+            cache: 0,
+            last: good(1),
+            ..group()
+        };
+        assert_eq!(bytes(&view(vec![group.clone()])), []);
+        group.idle_us = 10_000_000;
+        assert_eq!(bytes(&view(vec![group])), [(Rung::Pageout, 128)]);
+    }
+
+    #[test]
+    fn a_host_in_need_gets_more_and_sooner() {
+        let mut view = view(vec![Group {
+            cold_cache: 0,
+            ..group()
+        }]);
+        view.machine.quiet_us = 2_500_000;
+        assert_eq!(bytes(&view), []);
+        for (pct, wanted) in [(Some(9.9), vec![(Rung::File, 8)]), (Some(10.0), vec![])] {
+            view.machine.host_available_pct = pct;
+            assert_eq!(bytes(&view), wanted, "{pct:?}");
+        }
+        view.machine.host_available_pct = Some(5.0);
+        let intents = decide(&Guest::default(), &view);
+        assert!(
+            intents[0].reason.ends_with("the host has 5.0 % left"),
+            "{}",
+            intents[0].reason
+        );
+    }
+
+    #[test]
+    fn pages_are_moved_together_once_all_is_taken_and_looked_at() {
+        let nothing_left = Group {
+            cold_cache: 0,
+            swappable: 0,
+            ..group()
+        };
+        let mut view = view(vec![nothing_left]);
+        assert_eq!(bytes(&view), []);
+        view.machine.scattered = WORTH_MOVING;
+        assert_eq!(bytes(&view), [(Rung::Compact, 0)]);
+        view.groups[0].busy = true;
+        assert_eq!(bytes(&view), []);
+    }
+}
