@@ -48,13 +48,14 @@ impl Package {
                 .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
                 .map(str::to_owned)
         };
-        let depends = field("Depends").unwrap_or_default();
+        let depends = ["Pre-Depends", "Depends"].map(|key| field(key).unwrap_or_default());
         Ok(Self {
             name: name.to_owned(),
             version: field("Version").with_context(|| format!("{name} has no version"))?,
             sha256: field("SHA256").with_context(|| format!("{name} has no hash"))?,
             depends: depends
-                .split(", ")
+                .iter()
+                .flat_map(|clauses| clauses.split(", "))
                 .filter_map(|clause| clause.split_whitespace().next())
                 .map(str::to_owned)
                 .collect(),

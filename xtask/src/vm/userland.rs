@@ -1,5 +1,5 @@
-//! Real programs for the guest (Redis, Python, Node, Java): Debian's packages on a read-only disk image, so that the
-//! initramfs stays small.
+//! Real programs for the guest (systemd, Redis, Python, Node, Java): Debian's packages on a read-only disk image, so that
+//! the initramfs stays small.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ impl Userland {
 
     const fn wanted(self) -> &'static [&'static str] {
         match self {
-            Self::Tests => &["redis-server", "python3.11-minimal"],
+            Self::Tests => &["redis-server", "python3.11-minimal", "systemd"],
             Self::Recordings => &[
                 "redis-server",
                 "python3.11-minimal",
