@@ -7,12 +7,13 @@ use grey_core::govern;
 
 use crate::act::safety::Safety;
 use crate::cli::Failure;
-use crate::host::{CgroupFs, Host};
+use crate::host::{CgroupFs, Host, pressure_source};
 
 pub mod check;
 pub mod document;
 mod files;
 mod govern_tables;
+mod host_pressure_table;
 mod print;
 mod safety_tables;
 #[cfg(test)]
@@ -32,6 +33,8 @@ pub struct Config {
     pub safety: Safety,
     /// `[govern]`: what the daemon does by itself.
     pub govern: govern::Settings,
+    /// `[govern.host_pressure]`: where a virtual machine learns what its host has left.
+    pub host_pressure: Option<pressure_source::Options>,
     /// The files it comes from, in the order in which they were read.
     pub files: Vec<PathBuf>,
 }
@@ -92,7 +95,7 @@ fn read(sources: &[Source], mount: &str) -> Read {
     };
     let mut root = document.root();
     safety_tables::read(&mut root, &mut config.safety);
-    govern_tables::read(&mut root, &mut config.govern, mount);
+    config.host_pressure = govern_tables::read(&mut root, &mut config.govern, mount);
     root.finish();
     let (errors, entries) = document.end();
     Read {

@@ -3,6 +3,7 @@
 
 mod actor;
 mod ask;
+mod host_side;
 mod incident;
 mod learned;
 mod lines;

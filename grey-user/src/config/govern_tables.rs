@@ -6,7 +6,10 @@ use std::time::Duration;
 use grey_core::act::protection::Pattern;
 use grey_core::govern::{Budget, Emergency, Idle, Override, PolicyKind, Settings};
 
+use crate::host::pressure_source;
+
 use super::document::Table;
+use super::host_pressure_table;
 
 mod policies;
 
@@ -26,7 +29,12 @@ const INTERVAL: RangeInclusive<Duration> = SECOND..=DAY;
 
 const POLICIES: &str = "observe, conservative, dynamic, aggressive, scheduled, proactive or guest";
 
-pub(super) fn read(root: &mut Table<'_>, settings: &mut Settings, mount: &str) {
+/// The settings go into `settings`; what the host has left is asked as the result says.
+pub(super) fn read(
+    root: &mut Table<'_>,
+    settings: &mut Settings,
+    mount: &str,
+) -> Option<pressure_source::Options> {
     let mut table = root.table("govern");
     policy(
         &mut table,
@@ -64,6 +72,7 @@ pub(super) fn read(root: &mut Table<'_>, settings: &mut Settings, mount: &str) {
     emergency(table.table("emergency"), &mut settings.emergency);
     budget(table.table("budget"), &mut settings.budget);
     idle(table.table("idle"), &mut settings.idle);
+    let host_pressure = host_pressure_table::read(&mut table);
     overrides(&mut table, &mut settings.overrides, mount);
     if settings.policy == PolicyKind::Scheduled && settings.scheduled.at.is_empty() {
         table.wrong(
@@ -72,6 +81,7 @@ pub(super) fn read(root: &mut Table<'_>, settings: &mut Settings, mount: &str) {
         );
     }
     table.finish();
+    host_pressure
 }
 
 fn policy(table: &mut Table<'_>, key: (&'static str, &'static str), field: &mut PolicyKind) {

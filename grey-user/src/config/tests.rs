@@ -299,6 +299,13 @@ fn every_key_of_governing_is_read() {
         refault_pct = 2
         anon = false
         compact = false
+        host_available_pct = 7
+
+        [govern.host_pressure]
+        command = ["/bin/ask", "-q"]
+        every = "1m"
+        timeout = "2s"
+        total = "32G"
 
         [govern.emergency]
         available_pct = 2
@@ -345,6 +352,13 @@ fn every_key_of_governing_is_read() {
         contain_leaks,
         learn,
     } = config.govern;
+    let want = pressure_source::Options {
+        source: pressure_source::Source::Command(vec!["/bin/ask".into(), "-q".into()]),
+        every: Duration::from_secs(60),
+        timeout: Duration::from_secs(2),
+        total: Some(32 << 30),
+    };
+    assert_eq!(config.host_pressure, Some(want));
     let s = 1_000_000;
     let m = 1 << 20;
     assert_eq!(policy, PolicyKind::Proactive);
@@ -394,7 +408,7 @@ fn every_key_of_governing_is_read() {
         refault_pct: 2.0,
         anon: false,
         compact: false,
-        ..Guest::default()
+        host_available_pct: 7.0,
     };
     assert_eq!(guest, want);
     let want = Emergency {
@@ -640,4 +654,20 @@ fn the_parts_beside_a_config_toml_are_read_in_the_order_of_their_names() {
         refused.message
     );
     assert!(mode("/conf.d", 0o755).is_ok());
+}
+
+#[test]
+fn the_reference_in_the_docs_has_every_key_with_its_default() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    let begin = docs.find("```toml\n[safety]\n# ").unwrap_or(docs.len());
+    let reference = print::toml(&layers(&[]).entries);
+    let wanted = format!("{}```toml\n{reference}```\n", &docs[..begin]);
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(path, &wanted).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap() == wanted,
+        "docs/configuration.md is not what `check-config --print` says: UPDATE_REFERENCE=1 cargo test -p grey-user reference"
+    );
 }

@@ -62,7 +62,7 @@ impl Notify {
         self.watchdog.map(|period| period / 2)
     }
 
-    /// We are up, or have reloaded.
+    /// We are up, or have reloaded; `systemctl status` shows the text.
     pub fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={}", line(status)));
     }
@@ -82,11 +82,6 @@ impl Notify {
     /// We live.
     pub fn alive(&self) {
         self.send("WATCHDOG=1");
-    }
-
-    /// What `systemctl status` shows.
-    pub fn status(&self, text: &str) {
-        self.send(&format!("STATUS={}", line(text)));
     }
 
     /// The next message says it again: one that is lost is no reason to end.

@@ -24,6 +24,7 @@ use crate::watch::{machine, readable, sleep_until, waitable};
 
 use super::DaemonArgs;
 use super::actor::{self, Order, Role, Told};
+use super::host_side::HostSide;
 use super::incident::Recorder;
 use super::learned::Learned;
 use super::lines::Lines;
@@ -107,6 +108,7 @@ pub fn run(args: &DaemonArgs) -> Result<Exit, Failure> {
         shields: Shields::survey([].into_iter(), None, &[], &[]),
         shielded: None,
         notify: Notify::default(),
+        host_side: HostSide::default(),
     };
     match Notify::from_env() {
         Ok(notify) => daemon.notify = notify,
@@ -117,6 +119,7 @@ pub fn run(args: &DaemonArgs) -> Result<Exit, Failure> {
     if let Some(trouble) = trouble {
         daemon.note(trouble);
     }
+    daemon.ask_host();
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -157,6 +160,7 @@ struct Daemon<'a> {
     shields: Shields,
     shielded: Option<Instant>,
     notify: Notify,
+    host_side: HostSide,
 }
 
 impl Daemon<'_> {
@@ -224,8 +228,11 @@ impl Daemon<'_> {
                     }
                     ticks += 1;
                     self.take(&mut out)?;
+                    let (left, trouble) = self.host_side.look();
+                    self.governor.set_host_available(left);
                     self.decide(observer);
-                    for line in [keeper.tick(observer), self.learned.tick(self.governor.model())] {
+                    let learned = self.learned.tick(self.governor.model());
+                    for line in [keeper.tick(observer), learned, trouble] {
                         if let Some(line) = line {
                             self.note(line);
                         }
@@ -368,6 +375,7 @@ impl Daemon<'_> {
             Ok((config, scene)) => {
                 self.governor.configure(config.govern.clone());
                 self.config = config;
+                self.ask_host();
                 self.scene.safety = scene.safety;
                 self.scene.protection = scene.protection;
                 self.reload_failed = None;
@@ -385,6 +393,13 @@ impl Daemon<'_> {
             }
         }
         self.notify.ready(&self.policy());
+    }
+
+    /// From now on as the configuration says.
+    fn ask_host(&mut self) {
+        if let Some(line) = self.host_side.configure(self.config.host_pressure.clone()) {
+            self.note(line);
+        }
     }
 
     /// For people who look at the service.

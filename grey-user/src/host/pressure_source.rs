@@ -89,6 +89,8 @@ struct Latest {
     available_pct: Option<(f64, Instant)>,
     /// Why the last reading failed, until it is told.
     trouble: Option<String>,
+    /// The last reading did not fail.
+    well: bool,
     readings: u64,
 }
 
@@ -159,10 +161,16 @@ impl HostPressure {
         (at.elapsed() <= self.fresh).then_some(pct)
     }
 
-    /// Why the last reading failed, once for each kind of failure in a row.
+    /// Why the last reading failed, if that was not told yet.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         lock(&self.latest).trouble.take()
+    }
+
+    /// Whether the last reading was one.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        lock(&self.latest).well
     }
 
     /// How often the source was read, well or not.
@@ -196,6 +204,7 @@ fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
 
 fn keep(latest: &mut Latest, read: Result<f64, String>) {
     latest.readings += 1;
+    latest.well = read.is_ok();
     match read {
         Ok(pct) => {
             latest.available_pct = Some((pct, Instant::now()));

@@ -24,6 +24,8 @@ pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
             let start = start as usize;
             write!(out, "{start:x}-{:x}", start + length).map_err(|_| Errno::NOBUFS)
         }
+        // A file's pages, which `read-last` reads.
+        "map-file" => state.push(Mapping::file(word()?)?),
         // `keep-hot FIRST PAGES`: a thread that reads and writes these pages of the last mapping again and again.
         "keep-hot" => {
             let (start, length) = state.last()?.bounds();

@@ -48,6 +48,26 @@ impl Mapping {
             .ok_or(Errno::NOMEM)
     }
 
+    /// A whole file, to be read only.
+    pub(crate) fn file(path: &str) -> Result<Self> {
+        let file = rustix::fs::open(path, rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())?;
+        let length = usize::try_from(rustix::fs::fstat(&file)?.st_size).map_err(|_| Errno::FBIG)?;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe {
+            rustix::mm::mmap(
+                null_mut(),
+                length,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                &file,
+                0,
+            )
+        }?;
+        NonNull::new(start)
+            .map(|start| Self { start, length })
+            .ok_or(Errno::NOMEM)
+    }
+
     /// Writes one byte to each page, so that each has its own page frame.
     pub(crate) fn touch(&self) {
         for page in self.pages() {

@@ -156,44 +156,51 @@ fn proactive(mut table: Table<'_>, policy: &mut Proactive) {
 }
 
 fn guest(mut table: Table<'_>, policy: &mut Guest) {
-    let mut idle = policy.idle_us;
+    let Guest {
+        fault_bytes_per_s,
+        idle_us,
+        interval_us,
+        step,
+        refault_pct,
+        anon,
+        compact,
+        host_available_pct,
+    } = policy;
     table.size(
         (
             "fault_bytes_per_s",
             "The machine is idle when less than this is faulted in a second.",
         ),
         64 * KIB..=64 * GIB,
-        &mut policy.fault_bytes_per_s,
+        fault_bytes_per_s,
     );
-    table.micros(("idle", "For so long."), SECOND..=HOUR, &mut idle);
-    policy.idle_us = idle;
-    table.micros(
-        BETWEEN,
-        Duration::from_millis(500)..=HOUR,
-        &mut policy.interval_us,
-    );
-    table.size(
-        ("step", "The most of one turn."),
-        MIB..=GIB,
-        &mut policy.step,
-    );
+    table.micros(("idle", "For so long."), SECOND..=HOUR, idle_us);
+    table.micros(BETWEEN, Duration::from_millis(500)..=HOUR, interval_us);
+    table.size(("step", "The most of one turn."), MIB..=GIB, step);
     table.percent(
         (
             "refault_pct",
             "Rests for a while when more than this part of what was taken comes back.",
         ),
-        &mut policy.refault_pct,
+        refault_pct,
     );
     table.flag(
         ("anon", "Cold anonymous memory too, where there is swap."),
-        &mut policy.anon,
+        anon,
     );
     table.flag(
         (
             "compact",
             "Move free pages together once there is nothing more to take.",
         ),
-        &mut policy.compact,
+        compact,
+    );
+    table.percent(
+        (
+            "host_available_pct",
+            "Takes more, and sooner, when the host has less than this part of its memory available.",
+        ),
+        host_available_pct,
     );
     table.finish();
 }

@@ -34,8 +34,9 @@ fn a_manager_hears_of_start_reload_life_and_end_under_a_path() {
     assert!((now - 10_000_000..=now).contains(&told), "{told} at {now}");
     notify.alive();
     assert_eq!(heard(&manager), "WATCHDOG=1");
-    notify.status(&"ä".repeat(400));
-    assert_eq!(heard(&manager), format!("STATUS={}", "ä".repeat(256)));
+    notify.ready(&"ä".repeat(400));
+    let cut = "ä".repeat(256);
+    assert_eq!(heard(&manager), format!("READY=1\nSTATUS={cut}"));
     notify.stopping();
     assert_eq!(heard(&manager), "STOPPING=1");
 }
