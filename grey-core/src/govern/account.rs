@@ -53,6 +53,11 @@ impl Account {
         self.back > BACK * self.taken + REST
     }
 
+    /// Part of what was taken that came back.
+    pub(super) fn returned(&self) -> f64 {
+        self.back / (self.taken + self.back).max(REST)
+    }
+
     /// Brings it up to now; whether it is still needed.
     pub(super) fn keep(&mut self, refaults: Option<u64>, now: Timestamp) -> bool {
         let seconds = (now.0 - self.at.0).max(0) as f64 / 1e6;

@@ -193,11 +193,9 @@ impl Bounds {
                     TRY
                 }
             };
-            let left = (bytes as f64 * scale) as u64;
+            // What is tried is worth a write.
+            let left = ((bytes as f64 * scale) as u64).max(LEAST);
             cut(&mut bytes, left, "what was learned", &mut cuts);
-            if bytes < LEAST {
-                return held(intent, Refused::Learned);
-            }
         }
         if intent.rung.takes() {
             self.spent.push_back((now, bytes));
@@ -317,6 +315,11 @@ impl Bounds {
         if let Some(account) = self.accounts.get_mut(path) {
             account.gave(bytes);
         }
+    }
+
+    /// Part of what was taken from a cgroup in the last hours that came back.
+    pub(super) fn returned(&self, path: &str) -> f64 {
+        self.accounts.get(path).map_or(0.0, Account::returned)
     }
 
     /// What has come back to each.

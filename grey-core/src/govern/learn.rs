@@ -167,15 +167,17 @@ pub struct Model {
 /// Before anything is known, one in fifty.
 const PRIOR: f64 = -3.9;
 /// Length of the first step.
-const RATE: f64 = 0.5;
+const RATE: f64 = 0.7;
 /// What is not confirmed fades.
 const DECAY: f64 = 1e-4;
 /// Up to this probability nothing changes …
 const TOLERATED: f64 = 0.1;
 /// … and from this one on it is put off.
-const TOO_MUCH: f64 = 0.4;
-/// Outcomes before it has a say.
+const TOO_MUCH: f64 = 0.3;
+/// Outcomes before it has a say, which grows …
 const LEAST: u64 = 10;
+/// … until it has seen so many.
+const FULL: f64 = 100.0;
 
 impl Default for Model {
     fn default() -> Self {
@@ -209,8 +211,9 @@ impl Model {
         if self.outcomes < LEAST {
             return 1.0;
         }
-        let harm = self.harm(features);
-        (1.0 - (harm - TOLERATED) / (TOO_MUCH - TOLERATED)).clamp(0.0, 1.0)
+        let say = (self.outcomes as f64 / FULL).min(1.0);
+        let over = (self.harm(features) - TOLERATED) / (TOO_MUCH - TOLERATED);
+        1.0 - say * over.clamp(0.0, 1.0)
     }
 
     /// Takes in what came of an action: 1 for harm, 0 for none, between them what [`harm`] says of it.

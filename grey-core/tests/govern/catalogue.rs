@@ -124,3 +124,108 @@ pub(crate) fn hot_and_cold(seed: u64) -> World {
     };
     World::new(2048.0 * MIB, 1024.0 * MIB, vec![load])
 }
+
+/// A node with room to spare and nine cgroups of all sorts: by day, by night, round the clock, seldom and hardly ever
+/// used; mostly cache, mostly anonymous; hot and cold.
+pub(crate) fn node(seed: u64) -> World {
+    let mut dice = Dice::new(seed ^ 0xd1ce);
+    let d = &mut dice;
+    let service = |name: &str| format!("/system.slice/{name}.service");
+    let container = |name: &str| format!("/docker/{name}");
+    let loads = vec![
+        // Used by day alone, and then nearly all of it.
+        Load {
+            path: service("shop"),
+            file: pool(d.about(150.0), d.about(500.0), 0.0),
+            anon: pool(d.about(150.0), d.about(60.0), 0.0),
+            cold_s: d.about(500.0),
+            daily: 0.98,
+            ..Load::default()
+        },
+        Load {
+            path: container("intranet"),
+            kind: "container",
+            file: pool(d.about(60.0), d.about(250.0), 0.0),
+            anon: pool(d.about(80.0), d.about(40.0), 0.0),
+            cold_s: d.about(800.0),
+            hot_s: d.about(20.0),
+            daily: 0.99,
+            cpus: 0.2,
+            ..Load::default()
+        },
+        // Reports by night.
+        Load {
+            path: service("reports"),
+            file: pool(d.about(80.0), d.about(400.0), 0.0),
+            anon: pool(d.about(50.0), d.about(100.0), 0.0),
+            cold_s: d.about(600.0),
+            daily: 0.98,
+            least_at: 14.0,
+            cpus: 1.0,
+            ..Load::default()
+        },
+        // Round the clock.
+        Load {
+            path: service("db"),
+            file: pool(d.about(500.0), d.about(120.0), 0.0),
+            anon: pool(d.about(300.0), d.about(60.0), 0.0),
+            hot_s: d.about(8.0),
+            cold_s: d.about(3600.0),
+            stream: d.about(0.03) * MIB,
+            cpus: 1.0,
+            ..Load::default()
+        },
+        Load {
+            path: container("cache"),
+            kind: "container",
+            file: pool(10.0, 20.0, 0.0),
+            anon: pool(d.about(250.0), d.about(250.0), 0.0),
+            hot_s: d.about(15.0),
+            cold_s: d.about(300.0),
+            cpus: 0.6,
+            ..Load::default()
+        },
+        // Written or read once.
+        Load {
+            path: service("logs"),
+            file: pool(5.0, d.about(30.0), d.about(300.0)),
+            anon: pool(20.0, 90.0, 0.0),
+            stream: d.about(0.12) * MIB,
+            cpus: 0.1,
+            ..Load::default()
+        },
+        Load {
+            path: service("backup"),
+            file: pool(5.0, 20.0, d.about(200.0)),
+            anon: pool(30.0, 90.0, 0.0),
+            stream: d.about(0.6) * MIB,
+            shifts: Some((1800, 5400)),
+            phase: d.next() % 7200,
+            ..Load::default()
+        },
+        // Hardly ever.
+        Load {
+            path: container("demo"),
+            kind: "container",
+            file: pool(2.0, d.about(150.0), d.about(50.0)),
+            anon: pool(5.0, d.about(150.0), 0.0),
+            hot_s: 900.0,
+            cold_s: 200_000.0,
+            cpus: 0.001,
+            ..Load::default()
+        },
+        Load {
+            path: container("wiki"),
+            kind: "container",
+            file: pool(d.about(20.0), d.about(200.0), d.about(80.0)),
+            anon: pool(d.about(40.0), d.about(120.0), 0.0),
+            hot_s: d.about(30.0),
+            cold_s: d.about(20_000.0),
+            shifts: Some((900, 2700)),
+            phase: d.next() % 3600,
+            cpus: 0.05,
+            ..Load::default()
+        },
+    ];
+    World::new(65_536.0 * MIB, 2048.0 * MIB, loads)
+}

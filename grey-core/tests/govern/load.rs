@@ -100,8 +100,9 @@ pub(crate) struct Load {
     pub(crate) drift: f64,
     /// CPUs when it works.
     pub(crate) cpus: f64,
-    /// Part of its work that depends on the time of the day (at its least at 3 in the morning).
+    /// Part of its work that depends on the time of the day, and the hour at which there is least of it.
     pub(crate) daily: f64,
+    pub(crate) least_at: f64,
     /// It works for so many seconds and rests for so many.
     pub(crate) shifts: Option<(u64, u64)>,
     /// Shifts the above against those of other cgroups, seconds.
@@ -139,6 +140,7 @@ impl Default for Load {
             drift: 0.05,
             cpus: 0.5,
             daily: 0.0,
+            least_at: 3.0,
             shifts: None,
             phase: 0,
             totals: Totals::default(),
@@ -159,7 +161,7 @@ impl Load {
         let works = self
             .shifts
             .is_none_or(|(work, rest)| at % (work + rest) < work);
-        let angle = ((second as f64 / 3600.0 - 3.0) / 24.0) * std::f64::consts::TAU;
+        let angle = ((second as f64 / 3600.0 - self.least_at) / 24.0) * std::f64::consts::TAU;
         let day = 1.0 - self.daily * (0.5 + 0.5 * angle.cos());
         if works { day } else { 0.0 }
     }

@@ -33,6 +33,8 @@ pub(crate) struct Run {
     past: Vec<Vec<Totals>>,
     /// Bytes by which the cgroups are larger than at the start, summed over the seconds.
     pub(crate) byte_seconds: f64,
+    /// Seconds between samples.
+    pub(crate) every: u64,
 }
 
 impl Run {
@@ -45,6 +47,7 @@ impl Run {
             protected: Vec::new(),
             past: Vec::new(),
             byte_seconds: 0.0,
+            every: 1,
         }
     }
 
@@ -58,6 +61,10 @@ impl Run {
     /// One second; what was decided in it.
     pub(crate) fn second(&mut self) -> Vec<Decision> {
         self.world.step();
+        self.byte_seconds += self.resident();
+        if !self.world.second.is_multiple_of(self.every) {
+            return Vec::new();
+        }
         let now = self.world.now();
         for mut event in self.world.samples() {
             (self.spoil)(&mut event);
@@ -79,7 +86,6 @@ impl Run {
         if self.past.len() > 10 {
             self.past.remove(0);
         }
-        self.byte_seconds += self.resident();
         decisions
     }
 
@@ -114,7 +120,7 @@ impl Run {
         let at = self.world.loads[index].totals;
         let freed = self.world.reclaim(index, decision.bytes as f64, take);
         let cpus = self.past.first().map_or(0.0, |then| {
-            (at.cpu_us - then[index].cpu_us) / (self.past.len() as f64 * 1e6)
+            (at.cpu_us - then[index].cpu_us) / ((self.past.len() as u64 * self.every) as f64 * 1e6)
         });
         let observe = self.governor.settings().observe_us.max(1_000_000) / 1_000_000;
         self.done.push(Done {
