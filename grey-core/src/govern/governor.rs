@@ -279,8 +279,11 @@ impl Governor {
     fn begin(&mut self, decision: &Decision, now: Timestamp) {
         self.busy
             .insert(decision.path.clone(), (decision.number, now));
-        if decision.rung == Rung::Freeze {
-            self.figures.stands_still(&decision.path);
+        match decision.rung {
+            Rung::Freeze => self.figures.stands_still(&decision.path),
+            // Once is enough: it is not wanted again before there is more to move.
+            Rung::Compact => self.scattered = 0,
+            _ => {}
         }
         if decision.rung.takes() {
             let last = Last {

@@ -44,11 +44,10 @@ pub(super) fn decide(settings: &Guest, view: &View) -> Vec<Intent> {
             true => (group.cache_gap(), "cache"),
             false => (group.cold_gap(), "cold cache"),
         };
-        // Anonymous memory has no mark of its last use: only what its cgroup has left alone for long enough.
-        let still = group.idle_us >= wait;
+        // What of the anonymous memory is in use is found out page by page when it is taken.
         let (rung, room, kind) = if cache >= LEAST {
             (Rung::File, cache, kind)
-        } else if settings.anon && still && group.gap() > group.cache_gap() {
+        } else if settings.anon && group.gap() > group.cache_gap() {
             let room = group.gap() - group.cache_gap();
             (Rung::Pageout, room, "cold anonymous memory")
         } else {
@@ -173,22 +172,26 @@ mod tests {
     }
 
     #[test]
-    fn anonymous_memory_is_taken_only_of_cgroups_that_are_idle_themselves() {
-        let mut group = Group {
+    fn anonymous_memory_is_taken_once_cache_gives_no_more() {
+        let group = Group {
             cold_cache: 0,
-            cache: 0,
             last: good(1),
             ..group()
         };
-        assert_eq!(bytes(&view(vec![group.clone()])), []);
-        group.idle_us = 10_000_000;
-        assert_eq!(bytes(&view(vec![group])), [(Rung::Pageout, 128)]);
+        let view = view(vec![group]);
+        assert_eq!(bytes(&view), [(Rung::Pageout, 128)]);
+        let without = Guest {
+            anon: false,
+            ..Guest::default()
+        };
+        assert_eq!(decide(&without, &view), []);
     }
 
     #[test]
     fn a_host_in_need_gets_more_and_sooner() {
         let mut view = view(vec![Group {
             cold_cache: 0,
+            swappable: 0,
             ..group()
         }]);
         view.machine.quiet_us = 2_500_000;
