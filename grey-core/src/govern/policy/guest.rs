@@ -12,8 +12,11 @@ const REST_US: u64 = 300_000_000;
 /// So much has to be freed before pages are moved together.
 const WORTH_MOVING: u64 = 16 << 20;
 
-/// The first step is this part of a whole one: it shows whether what the kernel holds for cold is.
-const PROBE: u64 = 16;
+/// The first step: it shows whether what the kernel holds for cold is. Of what comes back a kernel with generations
+/// needs 64 pages to learn from (`MIN_LRU_BATCH`, mm/vmscan.c).
+const PROBE: u64 = 2 << 20;
+/// So long rests a cgroup whose first step came back: the lesson was small, and what was hot is known by then.
+const SHORT_REST_US: u64 = 60_000_000;
 /// A step that nobody felt is doubled, so many times at most.
 const DOUBLINGS: u32 = 2;
 
@@ -30,8 +33,11 @@ pub(super) fn decide(settings: &Guest, view: &View) -> Vec<Intent> {
     }
     let rests = |group: &Group| {
         group.last.is_some_and(|last| {
-            (last.returned() * 100.0 > settings.refault_pct || last.futile())
-                && last.ago_us < REST_US
+            let rest = match last.asked {
+                ..=PROBE => SHORT_REST_US,
+                _ => REST_US,
+            };
+            (last.returned() * 100.0 > settings.refault_pct || last.futile()) && last.ago_us < rest
         })
     };
     let mut left = settings.step << DOUBLINGS;
@@ -86,7 +92,7 @@ pub(super) fn decide(settings: &Guest, view: &View) -> Vec<Intent> {
 /// back (`get_tier_idx` of mm/vmscan.c): a small step is all that this lesson costs.
 fn step(settings: &Guest, group: &Group) -> u64 {
     match group.last.map_or(0, |last| last.good) {
-        0 => (settings.step / PROBE).max(LEAST),
+        0 => settings.step.min(PROBE),
         good => settings.step << (good - 1).min(DOUBLINGS),
     }
 }
@@ -142,12 +148,12 @@ mod tests {
         view.machine.quiet_us = 9_999_999;
         assert_eq!(bytes(&view), []);
         view.machine.quiet_us = 10_000_000;
-        assert_eq!(bytes(&view), [(Rung::File, 8)]);
+        assert_eq!(bytes(&view), [(Rung::File, 2)]);
     }
 
     #[test]
     fn a_small_step_comes_first_and_steps_that_nobody_felt_are_doubled() {
-        let steps = [(0, 8), (1, 128), (2, 256), (3, 500), (9, 500)];
+        let steps = [(0, 2), (1, 128), (2, 256), (3, 500), (9, 500)];
         for (times, wanted) in steps {
             let group = Group {
                 last: good(times),
@@ -168,7 +174,13 @@ mod tests {
         assert_eq!(bytes(&view(vec![resting.clone()])), []);
         last.ago_us = REST_US;
         resting.last = Some(last);
-        assert_eq!(bytes(&view(vec![resting])), [(Rung::File, 256)]);
+        assert_eq!(bytes(&view(vec![resting.clone()])), [(Rung::File, 256)]);
+        // A first step teaches more than it costs.
+        last.asked = PROBE;
+        last.ago_us = SHORT_REST_US;
+        last.good = 0;
+        resting.last = Some(last);
+        assert_eq!(bytes(&view(vec![resting])), [(Rung::File, 2)]);
     }
 
     #[test]
@@ -196,7 +208,7 @@ mod tests {
         }]);
         view.machine.quiet_us = 2_500_000;
         assert_eq!(bytes(&view), []);
-        for (pct, wanted) in [(Some(9.9), vec![(Rung::File, 8)]), (Some(10.0), vec![])] {
+        for (pct, wanted) in [(Some(9.9), vec![(Rung::File, 2)]), (Some(10.0), vec![])] {
             view.machine.host_available_pct = pct;
             assert_eq!(bytes(&view), wanted, "{pct:?}");
         }
