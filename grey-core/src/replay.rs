@@ -1,6 +1,7 @@
 //! The detector over recordings: lines in, verdicts out, with no time but that of the lines. Reads no file; docs/replay.md
 //! has the rules for what is taken, mended and skipped.
 
+mod decide;
 mod json;
 mod line;
 mod order;
@@ -17,6 +18,7 @@ use crate::detect::Finding;
 use crate::event::{Cgroup, Event};
 use crate::time::Timestamp;
 
+pub use decide::{Decide, Protected};
 use line::Kind;
 use order::{Arrival, Order, Timed};
 use series::{Hosts, Item};

@@ -1,6 +1,7 @@
 //! `record` and `replay`: what is recorded is replayed, whatever happened to the file in between.
 
 mod ends;
+mod policy;
 
 use std::fs;
 use std::io::Write as _;
@@ -37,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new("native_replay_a_bad_call_is_one_line", bad_calls),
     ];
     trials.extend(ends::trials());
+    trials.extend(policy::trials());
     trials
 }
 

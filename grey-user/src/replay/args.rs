@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use grey_core::govern::PolicyKind;
+
 use crate::cli::{self, Switch};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -12,6 +14,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   grey-ebpf replay leak.ndjson.gz --json | jq .verdict.state
   ssh node7 zcat leak.ndjson.gz | grey-ebpf replay -  from stdin
   grey-ebpf replay leak.ndjson.gz --cgroup nginx.service
+  grey-ebpf replay monday.ndjson.gz --policy dynamic  what a policy would have decided
 
 A line needs `ts`, `cgroup.path` and `mem.anon`; all else is used where it is there. Lines that
 cannot be used are counted, told at the end and skipped. Time is that of the lines: the same files
@@ -37,4 +40,10 @@ pub struct ReplayArgs {
     /// Whether samples of processes are looked at
     #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
     pub processes: Switch,
+    /// Also what this policy would have decided: observe, conservative, dynamic, aggressive, scheduled, proactive, guest
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<PolicyKind>,
+    /// Configuration of the policy [default: /etc/grey-ebpf/config.toml, where there is one]
+    #[arg(long, value_name = "FILE", requires = "policy")]
+    pub config: Option<PathBuf>,
 }

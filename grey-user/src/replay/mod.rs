@@ -1,6 +1,7 @@
 //! `replay`: recordings through the detector as fast as they can be read. docs/replay.md is its page.
 
 mod args;
+mod decide;
 mod gunzip;
 mod input;
 mod losses;
@@ -32,8 +33,10 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let filter = CgroupFilter::new(&args.cgroup, MOUNT)
         .map_err(|error| Failure::usage(format!("--cgroup: {error}")))?;
     let mut inputs = open(args)?;
+    let window_us = i64::try_from(args.reorder.as_micros()).unwrap_or(i64::MAX);
+    let mut decide = decide::decide(args, window_us)?;
     let mut replay = Replay::new(Options {
-        window_us: i64::try_from(args.reorder.as_micros()).unwrap_or(i64::MAX),
+        window_us,
         processes: args.processes == Switch::On,
     });
     for _ in &inputs {
@@ -45,19 +48,30 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let mut verdicts = Vec::new();
     while let Some(index) = replay.wants() {
         let read = inputs[index].read(|piece| match piece {
-            Piece::Line(line) => replay.line(index, line),
+            Piece::Line(line) => {
+                replay.line(index, line);
+                if let Some(decide) = &mut decide {
+                    decide.line(index, line);
+                }
+            }
             Piece::TooLong => replay.bad_line(index, "longer than 1 MiB"),
         });
-        match read {
-            Ok(true) => {}
-            Ok(false) => replay.end(index),
-            Err(error) => {
-                // What was read before is used all the same.
-                broken.get_or_insert_with(|| unreadable(&inputs[index].name, &error));
-                replay.end(index);
+        if !matches!(read, Ok(true)) {
+            replay.end(index);
+            if let Some(decide) = &mut decide {
+                decide.end(index);
             }
         }
+        if let Err(error) = read {
+            // What was read before is used all the same.
+            broken.get_or_insert_with(|| unreadable(&inputs[index].name, &error));
+        }
         replay.advance(&mut verdicts);
+        if let Some(decide) = &mut decide {
+            let mut told = Vec::new();
+            decide.advance(&mut verdicts, &mut told);
+            verdicts = told;
+        }
         verdicts.retain(|event| {
             event
                 .cgroup
@@ -77,7 +91,7 @@ pub fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
         return Err(Failure::failed(losses::nothing(&inputs, replay.stats())));
     }
     check_filter(args, &replay)?;
-    if !tell.end(&inputs, &replay)? {
+    if !tell.end(&inputs, &replay, decide.as_ref())? {
         return Ok(Exit::Done);
     }
     losses::tell(&inputs, replay.stats(), args.reorder);

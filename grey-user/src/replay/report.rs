@@ -342,7 +342,7 @@ fn seconds(seconds: f64) -> String {
 }
 
 /// `2026-11-21 07:51:56`.
-fn second(ts: Timestamp) -> String {
+pub(super) fn second(ts: Timestamp) -> String {
     let text = ts.to_string();
     let text = text.split('.').next().unwrap_or_default();
     text.replacen('T', " ", 1)

@@ -1,10 +1,11 @@
-//! Where verdicts go: NDJSON or lines as they are reached, and for a person a summary at the end.
+//! Where verdicts and decisions go: NDJSON or lines as they are reached, and for a person a summary at the end.
 
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
 
-use grey_core::event::Event;
-use grey_core::replay::Replay;
+use grey_core::event::{Body, Event};
+use grey_core::replay::{Decide, Replay};
 
+use super::decide;
 use super::input::Input;
 use super::report::{Report, Style};
 use crate::cli::{self, Failure};
@@ -51,7 +52,11 @@ impl Tell {
                 match &mut self.to {
                     To::Json(out) => out.write(&event)?,
                     To::Text(out, style, report) => {
-                        writeln!(out, "{}", report.line(&event, *style))?;
+                        let line = match &event.body {
+                            Body::Action { action } => decide::line(&event, action),
+                            _ => report.line(&event, *style),
+                        };
+                        writeln!(out, "{line}")?;
                         report.add(event);
                     }
                 }
@@ -65,13 +70,21 @@ impl Tell {
     }
 
     /// The summary, if it is for a person. False when the reader is gone.
-    pub(super) fn end(&mut self, inputs: &[Input], replay: &Replay) -> Result<bool, Failure> {
+    pub(super) fn end(
+        &mut self,
+        inputs: &[Input],
+        replay: &Replay,
+        decide: Option<&Decide>,
+    ) -> Result<bool, Failure> {
         let To::Text(out, style, report) = &mut self.to else {
             return Ok(true);
         };
         let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
         let hosts: Vec<&str> = replay.hosts().collect();
-        let text = report.summary(&names, &hosts, replay.stats(), replay.cgroups(), *style);
+        let mut text = report.summary(&names, &hosts, replay.stats(), replay.cgroups(), *style);
+        if let Some(decide) = decide {
+            text.push_str(&decide::summary(decide));
+        }
         ended(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
     }
 }
