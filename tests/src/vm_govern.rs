@@ -36,7 +36,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new(
             "vm_govern_idle_cgroup_stands_still_until_it_is_let_go_or_the_daemon_is_killed",
             stands_still,
-        ),
+        )
+        .shown_on(&["5.10", "6.12"]),
         Trial::new(
             "vm_govern_oom_kill_leaves_the_last_minutes_in_a_document",
             incident,
