@@ -17,6 +17,7 @@ mod loss;
 mod native_alert;
 mod native_attribution;
 mod native_cli;
+mod native_config;
 mod native_degraded;
 mod native_diagnose;
 mod native_enforce;
@@ -59,6 +60,7 @@ mod vm_rollback;
 mod vm_sequences;
 mod vm_smoke;
 mod vm_snapshot;
+mod vm_systemd;
 mod vm_verdict;
 mod vm_watchdog;
 mod workload;
@@ -72,6 +74,7 @@ fn native_trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     trials.extend(native_smoke::trials());
     trials.extend(native_cli::trials());
+    trials.extend(native_config::trials());
     trials.extend(native_schema::trials());
     trials.extend(native_growth::trials());
     trials.extend(native_guard::trials());
@@ -117,6 +120,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_crash::trials());
     trials.extend(vm_sequences::trials());
     trials.extend(vm_enforce::trials());
+    trials.extend(vm_systemd::trials());
     trials.extend(vm_govern::trials());
     trials
 }
