@@ -1,1 +1,192 @@
+use super::*;
+use crate::event::{Body, Cgroup, Event, Mem, Psi, Reclaim, SCHEMA, Sample};
 
+const SECOND: i64 = 1_000_000;
+const MIB: u64 = 1 << 20;
+
+fn sample(path: &str, kind: &str, second: i64, refaults: u64) -> Event {
+    Event {
+        schema: SCHEMA.to_owned(),
+        ts: Timestamp(second * SECOND),
+        seq: 0,
+        host: String::new(),
+        boot_id: None,
+        cgroup: Some(Cgroup {
+            id: None,
+            path: path.to_owned(),
+            kind: kind.to_owned(),
+            name: path.to_owned(),
+        }),
+        lossy: false,
+        body: Body::Sample(Box::new(Sample {
+            mem: Mem {
+                current: Some(500 * MIB),
+                anon: Some(100 * MIB),
+                file: Some(400 * MIB),
+                ..Mem::default()
+            },
+            reclaim: Some(Reclaim {
+                refault_total: Some(refaults),
+                ..Reclaim::default()
+            }),
+            psi: Some(Psi {
+                some_us_total: 0,
+                full_us_total: None,
+            }),
+            ..Sample::default()
+        })),
+    }
+}
+
+fn seen(cgroups: &[(&str, &str)]) -> Vec<String> {
+    let mut governor = Governor::default();
+    for (path, kind) in cgroups {
+        governor.observe(&sample(path, kind, 1, 0));
+    }
+    let view = governor.view(Timestamp(SECOND));
+    view.groups.into_iter().map(|group| group.path).collect()
+}
+
+#[test]
+fn no_cgroup_that_may_be_acted_on_lies_inside_another() {
+    assert_eq!(
+        seen(&[
+            ("/", "root"),
+            ("/system.slice", "slice"),
+            ("/system.slice/a.service", "service"),
+            ("/system.slice/a.service/inner", "cgroup"),
+            // Sorts between a cgroup and what lies inside it.
+            ("/system.slice/a.service-2", "service"),
+        ]),
+        ["/system.slice/a.service", "/system.slice/a.service-2"]
+    );
+}
+
+#[test]
+fn what_holds_containers_is_looked_at_by_them() {
+    assert_eq!(
+        seen(&[
+            ("/docker", "cgroup"),
+            ("/docker/one", "container"),
+            ("/docker/two", "container"),
+            ("/kube/pod1", "pod"),
+            ("/kube/pod1/c", "container"),
+            ("/kube/pod2", "pod"),
+        ]),
+        ["/docker/one", "/docker/two", "/kube/pod1/c", "/kube/pod2"]
+    );
+}
+
+fn proactive() -> Governor {
+    let settings = Settings {
+        policy: PolicyKind::Proactive,
+        ..Settings::default()
+    };
+    Governor::new(settings, learn::Model::default())
+}
+
+/// Observed from `second` on, until it decides something.
+fn next(governor: &mut Governor, second: &mut i64, refaults: u64) -> Decision {
+    loop {
+        *second += 1;
+        assert!(*second < 10_000, "nothing is decided");
+        governor.observe(&sample("/a", "service", *second, refaults));
+        let now = Timestamp(*second * SECOND);
+        if let Some(decision) = governor.decide(now, &|_| None).pop() {
+            return decision;
+        }
+    }
+}
+
+#[test]
+fn what_was_not_done_leaves_no_trace_but_its_budget() {
+    let mut governor = proactive();
+    let mut second = 0;
+    let first = next(&mut governor, &mut second, 0);
+    assert!(governor.view(Timestamp(second * SECOND)).groups[0].busy);
+    governor.not_done(first.number);
+    let group = governor.view(Timestamp(second * SECOND)).groups.remove(0);
+    assert!(!group.busy && group.last.is_none());
+    let then = second;
+    let again = next(&mut governor, &mut second, 0);
+    // At its next turn, the same step.
+    assert_eq!((second - then, again.bytes), (6, first.bytes));
+    assert_eq!(governor.model().outcomes, 0);
+}
+
+fn outcome(decision: &Decision) -> Outcome {
+    Outcome {
+        freed: decision.bytes,
+        kept: decision.bytes,
+        elapsed_us: 10_000_000,
+        ..Outcome::default()
+    }
+}
+
+#[test]
+fn a_lesson_is_learned_when_five_minutes_have_passed() {
+    let mut governor = proactive();
+    let mut second = 0;
+    let decision = next(&mut governor, &mut second, 0);
+    let at = second;
+    let done = Timestamp((second + 10) * SECOND);
+    governor.outcome(decision.number, outcome(&decision), done);
+    governor.configure(Settings::default());
+    for second in at..=at + 301 {
+        governor.observe(&sample("/a", "service", second, 0));
+        assert!(
+            governor
+                .decide(Timestamp(second * SECOND), &|_| None)
+                .is_empty()
+        );
+        let want = u64::from(second >= at + 300);
+        assert_eq!(governor.model().outcomes, want, "after {} s", second - at);
+    }
+    assert_eq!(governor.model().bad, 0);
+}
+
+#[test]
+fn what_comes_back_minutes_later_is_put_down_to_the_step_once() {
+    let mut governor = proactive();
+    let mut second = 0;
+    let decision = next(&mut governor, &mut second, 0);
+    second += 10;
+    let now = Timestamp(second * SECOND);
+    governor.outcome(decision.number, outcome(&decision), now);
+    governor.configure(Settings::default());
+    assert!(
+        governor
+            .bounds()
+            .cools_down("/a", Rung::File, now)
+            .is_none()
+    );
+    second += 200;
+    let all = decision.bytes / view::PAGE;
+    for later in 0..20 {
+        second += 1;
+        governor.observe(&sample("/a", "service", second, all / 2 + later));
+        governor.decide(Timestamp(second * SECOND), &|_| None);
+    }
+    assert_eq!((governor.model().outcomes, governor.model().bad), (1, 1));
+    let settled = governor.history().next().unwrap();
+    assert_eq!(settled.bad, Some(learn::Bad::Refaults));
+    let left = governor
+        .bounds()
+        .cools_down("/a", Rung::File, Timestamp(second * SECOND));
+    assert!(left.is_some_and(|left| left <= 60 * SECOND), "{left:?}");
+}
+
+#[test]
+fn feedback_blames_what_was_done_lately_there() {
+    let mut governor = proactive();
+    let mut second = 0;
+    let decision = next(&mut governor, &mut second, 0);
+    let now = Timestamp((second + 10) * SECOND);
+    governor.outcome(decision.number, outcome(&decision), now);
+    assert_eq!(governor.feedback_bad(now, Some("/b")), 0);
+    assert_eq!(governor.feedback_bad(now, Some("/a")), 1);
+    assert_eq!(governor.feedback_bad(now, None), 0, "twice");
+    assert_eq!((governor.model().outcomes, governor.model().bad), (1, 1));
+    let late = Timestamp((second + 400) * SECOND);
+    assert_eq!(governor.feedback_bad(late, None), 0);
+}
