@@ -156,6 +156,12 @@ fn text(value: &Value) -> String {
     printable(value.as_str().unwrap_or("–")).to_string()
 }
 
+/// The time of day.
+fn clock(value: &Value) -> String {
+    let text = value.as_str().unwrap_or_default();
+    text.get(11..19).unwrap_or(text).to_owned()
+}
+
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
@@ -220,7 +226,7 @@ fn overview(status: &Value) -> String {
             .map_or(String::new(), |bad| format!("  BAD: {bad}"));
         out.push_str(&format!(
             "  {} {} {} {} ({}): {came}{bad}\n",
-            text(&done["ts"]),
+            clock(&done["ts"]),
             text(&done["kind"]),
             text(&done["path"]),
             bytes(&done["bytes"]),
@@ -232,7 +238,7 @@ fn overview(status: &Value) -> String {
         out.push_str(std::mem::take(&mut title));
         out.push_str(&format!(
             "  {} {} {} {}: {}\n",
-            text(&held["ts"]),
+            clock(&held["ts"]),
             text(&held["kind"]),
             text(&held["path"]),
             bytes(&held["bytes"]),
@@ -252,7 +258,7 @@ fn overview(status: &Value) -> String {
     let mut title = "\nnotes\n";
     for note in list(&status["notes"]) {
         out.push_str(std::mem::take(&mut title));
-        out.push_str(&format!("  {} {}\n", text(&note["ts"]), text(&note["text"])));
+        out.push_str(&format!("  {} {}\n", clock(&note["ts"]), text(&note["text"])));
     }
     out
 }
