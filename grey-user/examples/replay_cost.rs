@@ -72,6 +72,8 @@ fn once(file: &Path) -> Duration {
         reorder: Duration::from_secs(10),
         cgroup: Vec::new(),
         processes: Switch::On,
+        policy: None,
+        config: None,
     };
     let start = cpu();
     if let Err(failure) = replay::run(&args) {

@@ -127,7 +127,7 @@ impl<'a> Document<'a> {
     pub(super) fn end(self) -> (Vec<ConfigError>, Vec<Entry>) {
         let mut errors = self.errors.into_inner();
         let place = |file: &str| self.sources.iter().position(|source| source.name == file);
-        errors.sort_by(|a, b| (place(&a.file), a.line).cmp(&(place(&b.file), b.line)));
+        errors.sort_by_key(|error| (place(&error.file), error.line));
         errors.dedup();
         (errors, self.entries.into_inner())
     }

@@ -43,6 +43,10 @@ pub(super) enum Order {
 
 /// What the actor tells.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most of what is told are events, a few a second"
+)]
 pub(super) enum Told {
     /// An event for the stream.
     Event(Option<Cgroup>, Body),

@@ -105,7 +105,7 @@ pub fn run(args: &DaemonArgs) -> Result<Exit, Failure> {
         incidents: 0,
         notes: VecDeque::new(),
         open: true,
-        shields: Shields::survey([].into_iter(), None, &[], &[]),
+        shields: Shields::survey([], None, &[], &[]),
         shielded: None,
         notify: Notify::default(),
         host_side: HostSide::default(),
@@ -232,10 +232,9 @@ impl Daemon<'_> {
                     self.governor.set_host_available(left);
                     self.decide(observer);
                     let learned = self.learned.tick(self.governor.model());
-                    for line in [keeper.tick(observer), learned, trouble] {
-                        if let Some(line) = line {
-                            self.note(line);
-                        }
+                    let lines = [keeper.tick(observer), learned, trouble];
+                    for line in lines.into_iter().flatten() {
+                        self.note(line);
                     }
                 }
             }

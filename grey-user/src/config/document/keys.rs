@@ -342,7 +342,7 @@ fn exact_time(time: Duration) -> String {
         (1_000, "ms"),
     ]
     .into_iter()
-    .find(|(unit, _)| us != 0 && us % unit == 0)
+    .find(|(unit, _)| us != 0 && us.is_multiple_of(*unit))
     .map_or_else(
         || format!("{us}us"),
         |(unit, name)| format!("{}{name}", us / unit),
