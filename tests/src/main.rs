@@ -18,6 +18,7 @@ mod native_alert;
 mod native_attribution;
 mod native_cli;
 mod native_config;
+mod native_daemon;
 mod native_degraded;
 mod native_diagnose;
 mod native_enforce;
@@ -88,6 +89,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_diagnose::trials());
     trials.extend(native_snapshot::trials());
     trials.extend(native_enforce::trials());
+    trials.extend(native_daemon::trials());
     trials
 }
 

@@ -310,7 +310,11 @@ impl Figures {
         let mut groups: Vec<Group> = Vec::new();
         let mut taken: BTreeSet<&str> = BTreeSet::new();
         for (path, known) in &self.known {
-            if !known.takes_part() || above(path).any(|path| taken.contains(path)) {
+            // Nobody acts on the guard.
+            if !known.takes_part()
+                || path == crate::act::protection::GUARD
+                || above(path).any(|path| taken.contains(path))
+            {
                 continue;
             }
             // What has containers below (a pod, a runtime's own cgroup) is looked at by them, where they are seen.

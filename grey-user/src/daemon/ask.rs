@@ -73,7 +73,7 @@ pub enum Feedback {
 /// # Errors
 /// No daemon answers (exit 1), or nobody may ask (exit 3).
 pub fn status(args: &StatusArgs) -> Result<Exit, Failure> {
-    let answer = ask(&args.place, &Question::Status)?;
+    let answer = ask(&args.place, &Question::Status {})?;
     if args.json {
         let shown = if args.learned { &answer["learned"] } else { &answer };
         return cli::print(&format!("{shown}\n"));
@@ -95,7 +95,7 @@ pub fn feedback(args: &FeedbackArgs) -> Result<Exit, Failure> {
         Feedback::Bad { cgroup } => Question::Bad {
             cgroup: cgroup.clone(),
         },
-        Feedback::Forget => Question::Forget,
+        Feedback::Forget => Question::Forget {},
         Feedback::Release { cgroup } => Question::Release {
             cgroup: cgroup.clone(),
         },

@@ -415,7 +415,7 @@ impl Daemon<'_> {
         let now = Clock::wall();
         let said = |text: String| json!({ "said": text });
         let value = match question {
-            Question::Status => {
+            Question::Status {} => {
                 let about = About {
                     since: self.since,
                     now,
@@ -433,7 +433,7 @@ impl Daemon<'_> {
                     "noted: {count} actions of the last five minutes were bad"
                 ))
             }
-            Question::Forget => {
+            Question::Forget {} => {
                 self.governor.forget();
                 if let Some(line) = self.learned.keep(self.governor.model()) {
                     self.note(line);

@@ -26,11 +26,11 @@ const HISTORY: usize = 50;
 #[serde(tag = "ask", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Question {
     /// All that there is to say.
-    Status,
+    Status {},
     /// The lesson of the operator: what was done (there) of late was bad.
     Bad { cgroup: Option<String> },
     /// Forget what was learned.
-    Forget,
+    Forget {},
     /// Take back what is held on a cgroup: a limit, a frozen container.
     Release { cgroup: String },
 }
