@@ -1,0 +1,55 @@
+//! Counters of a cgroup, and what came between two looks at them.
+
+use crate::event::Sample;
+use crate::govern::view::Since;
+use crate::time::Timestamp;
+
+/// Counters at one instant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) at: Timestamp,
+    pub(super) psi_some_us: Option<u64>,
+    pub(super) psi_full_us: Option<u64>,
+    pub(super) refaults: Option<u64>,
+    pub(super) majors: Option<u64>,
+    pub(super) faults: Option<u64>,
+    pub(super) cpu_us: Option<u64>,
+}
+
+impl Totals {
+    pub(super) fn of(sample: &Sample, at: Timestamp) -> Totals {
+        let faults = sample.faults.as_ref();
+        let user = |faults: &crate::event::Faults| {
+            Some(faults.user_read_total? + faults.user_write_total? + faults.user_exec_total?)
+        };
+        let psi = sample.psi.as_ref();
+        Totals {
+            at,
+            psi_some_us: psi.map(|psi| psi.some_us_total),
+            psi_full_us: psi.and_then(|psi| psi.full_us_total),
+            refaults: sample.reclaim.as_ref().and_then(|it| it.refault_total),
+            majors: faults.and_then(|faults| faults.major_total),
+            faults: faults.and_then(|faults| faults.minor_total.or_else(|| user(faults))),
+            cpu_us: sample.cpu.as_ref().map(|cpu| cpu.usage_us_total),
+        }
+    }
+
+    /// What came between `then` and this. A counter that went back (a cgroup made anew) tells nothing.
+    pub(super) fn since(&self, then: &Totals, now: Timestamp) -> Since {
+        let less = |now: Option<u64>, then: Option<u64>| now?.checked_sub(then?);
+        Since {
+            us: micros(now.0 - then.at.0),
+            psi_some_us: less(self.psi_some_us, then.psi_some_us),
+            psi_full_us: less(self.psi_full_us, then.psi_full_us),
+            refaults: less(self.refaults, then.refaults),
+            majors: less(self.majors, then.majors),
+            faults: less(self.faults, then.faults),
+            cpu_us: less(self.cpu_us, then.cpu_us),
+        }
+    }
+}
+
+/// Time that is negative after a clock was set back counts as none.
+pub(super) fn micros(us: i64) -> u64 {
+    u64::try_from(us).unwrap_or(0)
+}
