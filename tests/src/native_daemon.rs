@@ -1,7 +1,7 @@
 //! The daemon on the machine itself: it observes, answers questions, and withstands nonsense.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Observer, Outcome, Trial, run, wait_until};
 use crate::invocation::Scratch;
@@ -82,7 +82,13 @@ impl Desk {
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(Shutdown::Write);
         let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
+        match stream.read_to_string(&mut answer) {
+            // Whoever says too much is hung up on.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                return Ok(json!({ "error": "hung up" }));
+            }
+            read => read?,
+        };
         serde_json::from_str(&answer).with_context(|| answer)
     }
 }
