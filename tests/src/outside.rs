@@ -1,5 +1,6 @@
 //! A guest seen from outside: what its host says it takes, and the disk with files to read that the host attached.
 
+use std::fmt;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -30,6 +31,16 @@ pub(crate) struct HostMemory {
     pub(crate) ram: Option<u64>,
     /// Of the RAM, what the host keeps in huge pages.
     pub(crate) ram_huge: Option<u64>,
+}
+
+impl fmt::Display for HostMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rss, ram, ram_huge } = self;
+        write!(
+            f,
+            "process {rss}, guest's RAM {ram:?}, in huge pages {ram_huge:?}"
+        )
+    }
 }
 
 impl HostMemory {
@@ -76,7 +87,7 @@ impl HostMemory {
 pub(crate) fn main() -> ExitCode {
     match HostMemory::ask() {
         Ok(memory) => {
-            println!("{memory:?}");
+            println!("{memory}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -98,7 +109,7 @@ impl Files {
         )?;
         let files = Self(Scratch::new("read")?);
         let flags = MountFlags::RDONLY | MountFlags::NOATIME;
-        mount(&disk, &files.0.join(""), "ext4", flags, None)
+        mount(&disk, files.0.join(""), "ext4", flags, None)
             .with_context(|| format!("mount {}", disk.display()))?;
         Ok(files)
     }
