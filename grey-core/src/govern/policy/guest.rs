@@ -76,14 +76,21 @@ pub(super) fn decide(settings: &Guest, view: &View) -> Vec<Intent> {
         }
         intents.push(intent(&group.path, rung, bytes, reason));
     }
-    // Pages are moved once, when all is taken: a cgroup that is being looked at may give more.
-    let ready = intents.is_empty() && view.groups.iter().all(|group| !group.busy);
-    if ready && settings.compact && view.machine.scattered >= WORTH_MOVING {
+    // Until pages are moved, next to nothing of what was taken page by page goes back. That is done when all is taken, or
+    // so much that the host should not wait for the rest; not while a cgroup is looked at, which it would disturb.
+    let scattered = view.machine.scattered;
+    let worth = match intents.is_empty() {
+        true => WORTH_MOVING,
+        false => (settings.step / 2).max(WORTH_MOVING),
+    };
+    let ready = view.groups.iter().all(|group| !group.busy);
+    if settings.compact && ready && scattered >= worth {
         let reason = format!(
-            "idle for {}, nothing left to take",
-            format_duration_us(quiet)
+            "idle for {}, {} were freed",
+            format_duration_us(quiet),
+            format_bytes(scattered)
         );
-        intents.push(intent("/", Rung::Compact, 0, reason));
+        intents.insert(0, intent("/", Rung::Compact, 0, reason));
     }
     intents
 }
@@ -234,5 +241,11 @@ mod tests {
         assert_eq!(bytes(&view), [(Rung::Compact, 0)]);
         view.groups[0].busy = true;
         assert_eq!(bytes(&view), []);
+        // Much of it is moved before more is taken.
+        view.groups[0] = group();
+        view.machine.scattered = 64 * MIB - 1;
+        assert_eq!(bytes(&view), [(Rung::File, 2)]);
+        view.machine.scattered = 64 * MIB;
+        assert_eq!(bytes(&view), [(Rung::Compact, 0), (Rung::File, 2)]);
     }
 }
