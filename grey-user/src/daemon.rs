@@ -18,8 +18,8 @@ use std::time::Duration;
 use crate::cli;
 use crate::enforce::Place;
 
-pub use ask::{FeedbackArgs, StatusArgs, feedback, status};
 pub(crate) use ask::{FEEDBACK_EXAMPLES, STATUS_EXAMPLES};
+pub use ask::{FeedbackArgs, StatusArgs, feedback, status};
 pub use run::run;
 
 pub(crate) const EXAMPLES: &str = "Examples:

@@ -144,7 +144,9 @@ fn main() -> ExitCode {
         Some("host-memory") => outside::main(),
         Some("guard-controller") => guard::controller(args),
         _ => {
-            eprintln!("usage: grey-tests native|vm [FILTER…] | one TEST | workload NAME [ARG…] | host-memory");
+            eprintln!(
+                "usage: grey-tests native|vm [FILTER…] | one TEST | workload NAME [ARG…] | host-memory"
+            );
             ExitCode::from(2)
         }
     }

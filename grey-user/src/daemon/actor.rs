@@ -561,7 +561,9 @@ fn lesson(
         refaults: since(|state| state.refaults).unwrap_or(0),
         majors: since(|state| state.major_faults).unwrap_or(0),
         elapsed_us,
-        cpu: cpu.zip(cpus).map(|(us, before)| (us as f64 / elapsed_us as f64, before)),
+        cpu: cpu
+            .zip(cpus)
+            .map(|(us, before)| (us as f64 / elapsed_us as f64, before)),
         reverted: false,
     }
 }

@@ -75,7 +75,11 @@ pub enum Feedback {
 pub fn status(args: &StatusArgs) -> Result<Exit, Failure> {
     let answer = ask(&args.place, &Question::Status {})?;
     if args.json {
-        let shown = if args.learned { &answer["learned"] } else { &answer };
+        let shown = if args.learned {
+            &answer["learned"]
+        } else {
+            &answer
+        };
         return cli::print(&format!("{shown}\n"));
     }
     let text = if args.learned {
@@ -125,7 +129,9 @@ fn ask(place: &Place, question: &Question) -> Result<Value, Failure> {
             "{shown}: no daemon answers ({error}); start `grey-ebpf daemon`, or name its folder with --state-dir"
         )),
     })?;
-    let failed = |error: std::io::Error| Failure::failed(format!("{shown}: {error}; is the daemon held up?"));
+    let failed = |error: std::io::Error| {
+        Failure::failed(format!("{shown}: {error}; is the daemon held up?"))
+    };
     let patience = Some(Duration::from_secs(10));
     stream.set_read_timeout(patience).map_err(failed)?;
     stream.set_write_timeout(patience).map_err(failed)?;
@@ -134,8 +140,7 @@ fn ask(place: &Place, question: &Question) -> Result<Value, Failure> {
     stream.write_all(&line).map_err(failed)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(failed)?;
-    let answer: Value =
-        serde_json::from_slice(&answer).map_err(|error| failed(error.into()))?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(|error| failed(error.into()))?;
     match answer["error"].as_str() {
         Some(why) => Err(Failure::failed(format!("{shown}: {why}"))),
         None => Ok(answer),
@@ -147,9 +152,9 @@ fn bytes(value: &Value) -> String {
 }
 
 fn seconds(value: &Value) -> String {
-    value
-        .as_u64()
-        .map_or("–".to_owned(), |s| format_duration_us(s.saturating_mul(1_000_000)))
+    value.as_u64().map_or("–".to_owned(), |s| {
+        format_duration_us(s.saturating_mul(1_000_000))
+    })
 }
 
 fn text(value: &Value) -> String {
@@ -171,13 +176,20 @@ fn overview(status: &Value) -> String {
     let mut out = format!(
         "policy {}{}, {} of {} available, swap free {}\n",
         text(&status["policy"]),
-        if status["shadow"] == true { " (shadow: nothing is written)" } else { "" },
+        if status["shadow"] == true {
+            " (shadow: nothing is written)"
+        } else {
+            ""
+        },
         bytes(&machine["available"]),
         bytes(&machine["total"]),
         bytes(&machine["swap_free"]),
     );
     if let Some(why) = status["reload_failed"].as_str() {
-        out.push_str(&format!("the configuration was not reloaded: {}\n", printable(why)));
+        out.push_str(&format!(
+            "the configuration was not reloaded: {}\n",
+            printable(why)
+        ));
     }
     out.push_str(&format!(
         "\n{:>8} {:>8} {:>8} {:>8} {:>8}  {:<13} CGROUP\n",
@@ -258,7 +270,11 @@ fn overview(status: &Value) -> String {
     let mut title = "\nnotes\n";
     for note in list(&status["notes"]) {
         out.push_str(std::mem::take(&mut title));
-        out.push_str(&format!("  {} {}\n", clock(&note["ts"]), text(&note["text"])));
+        out.push_str(&format!(
+            "  {} {}\n",
+            clock(&note["ts"]),
+            text(&note["text"])
+        ));
     }
     out
 }

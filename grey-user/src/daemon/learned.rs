@@ -69,7 +69,12 @@ impl Learned {
             }
             Err(error) => {
                 let first = !std::mem::replace(&mut self.failing, true);
-                first.then(|| format!("{}: {error}; what is learned is lost at the end", self.path.display()))
+                first.then(|| {
+                    format!(
+                        "{}: {error}; what is learned is lost at the end",
+                        self.path.display()
+                    )
+                })
             }
         }
     }

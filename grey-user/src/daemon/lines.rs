@@ -29,7 +29,9 @@ impl Lines {
             Some(path) => {
                 let mut recording = Recording::open(path)
                     .and_then(|mut file| file.begin().map(|()| file))
-                    .map_err(|error| Failure::usage(format!("--record {}: {error}", path.display())))?;
+                    .map_err(|error| {
+                        Failure::usage(format!("--record {}: {error}", path.display()))
+                    })?;
                 let _ = recording.flush();
                 Some(recording)
             }
@@ -72,8 +74,7 @@ impl Lines {
                 self.recording = None;
             }
         }
-        let shown = self.samples
-            || !matches!(event.body, Body::Sample(_) | Body::Process { .. });
+        let shown = self.samples || !matches!(event.body, Body::Sample(_) | Body::Process { .. });
         if !shown {
             return Ok(true);
         }

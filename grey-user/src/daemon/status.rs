@@ -159,7 +159,12 @@ pub(super) fn status(governor: &Governor, about: &About<'_>) -> Value {
         .filter(|group| group.container && group.is_idle(settings))
         .map(|group| group.path.as_str())
         .collect();
-    let history: Vec<Value> = governor.history().rev().take(HISTORY).map(settled).collect();
+    let history: Vec<Value> = governor
+        .history()
+        .rev()
+        .take(HISTORY)
+        .map(settled)
+        .collect();
     let held: Vec<Value> = governor
         .held()
         .rev()

@@ -107,7 +107,10 @@ pub(crate) fn trial() -> Result<Outcome> {
         first
     })?;
     let (failed, rolled) = (failed.into_inner(), rolled.into_inner());
-    ensure!(failed * every > 100, "only {failed} calls to fail were found");
+    ensure!(
+        failed * every > 100,
+        "only {failed} calls to fail were found"
+    );
     println!(
         "{failed} calls failed, one in each run; {rolled} times rollback had something left to do; {:.1} s",
         start.elapsed().as_secs_f64()
