@@ -26,6 +26,11 @@ const FATAL: [&str; 6] = [
     "BUG: unable to handle",
     "Unable to mount root fs",
 ];
+/// A CPU that has been stuck for about 23 s shows this, and again every 28 s. A guest on a busy machine may show it once or
+/// twice and go on.
+pub(super) const STUCK: &str = "BUG: soft lockup";
+/// A CPU that is stuck for so many of these does not go on.
+const STUCK_FOR_GOOD: usize = 4;
 /// How often the console is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -276,9 +281,12 @@ impl Guest {
 
     fn fatal_line(&self) -> Option<String> {
         let text = self.console_text();
-        text.lines()
-            .find(|line| FATAL.iter().any(|mark| line.contains(mark)))
-            .map(str::to_owned)
+        let fatal = |line: &&str| FATAL.iter().any(|mark| line.contains(mark));
+        let stuck = || {
+            let mut stuck = text.lines().filter(|line| line.contains(STUCK));
+            stuck.nth(STUCK_FOR_GOOD - 1)
+        };
+        text.lines().find(fatal).or_else(stuck).map(str::to_owned)
     }
 
     /// The end of the console and of QEMU's own messages.
