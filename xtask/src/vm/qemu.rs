@@ -75,6 +75,8 @@ pub(crate) struct Hardware {
     pub(crate) memory_mib: u32,
     /// Disks in their order: /dev/vda, /dev/vdb.
     pub(crate) disks: Vec<Drive>,
+    /// A balloon that reports free pages to this machine.
+    pub(crate) balloon: bool,
 }
 
 /// A raw image as a disk.
@@ -135,8 +137,6 @@ impl Guest {
             ])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
-            // Free memory goes back to this machine, as in guests that are set up well; the tests measure it from here.
-            .args(["-device", "virtio-balloon-pci,free-page-reporting=on"])
             // The second port is our pipe: results stream as they come, apart from the kernel's messages.
             .args([
                 "-chardev",
@@ -150,6 +150,10 @@ impl Guest {
                 fs::File::create(&errors)
                     .with_context(|| format!("create {}", errors.display()))?,
             );
+        if hardware.balloon {
+            // Free memory goes back to this machine, as in guests that are set up well; the tests measure it from here.
+            command.args(["-device", "virtio-balloon-pci,free-page-reporting=on"]);
+        }
         for (index, drive) in hardware.disks.iter().enumerate() {
             let Drive {
                 image,
