@@ -25,7 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new(
             "vm_cli_a_cgroup_is_found_by_unit_and_container_name",
             by_name,
-        ),
+        )
+        .shown_on(&["6.12"]),
         Trial::new(
             "vm_cli_a_sample_between_ticks_has_the_counters_of_now",
             sample_between_ticks,

@@ -10,10 +10,13 @@ use crate::harness::{Outcome, TempCgroup, Trial, Workload, run};
 use crate::invocation::{Invocation, Scratch};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![Trial::new(
-        "vm_compact_makes_huge_blocks_of_scattered_free_pages",
-        makes_huge_blocks,
-    )]
+    vec![
+        Trial::new(
+            "vm_compact_makes_huge_blocks_of_scattered_free_pages",
+            makes_huge_blocks,
+        )
+        .shown_on(&["6.12", "7.2"]),
+    ]
 }
 
 const FILE: &str = "/proc/sys/vm/compact_memory";

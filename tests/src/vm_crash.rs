@@ -16,31 +16,38 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new(
             "vm_crash_a_controller_killed_anywhere_has_its_limits_taken_back",
             killed_limits,
-        ),
+        )
+        .shown_on(&["6.1", "6.12", "7.2"]),
         Trial::new(
             "vm_crash_a_controller_killed_anywhere_has_freeze_and_reclaim_taken_back",
             killed_others,
-        ),
+        )
+        .shown_on(&["5.10", "6.12", "7.2"]),
         Trial::new(
             "vm_crash_a_controller_killed_anywhere_has_ksm_taken_back",
             killed_ksm,
-        ),
+        )
+        .shown_on(&["6.12", "7.2"]),
         Trial::new(
             "vm_crash_a_controller_stopped_anywhere_is_taken_over_and_ends_by_itself",
             stopped,
-        ),
+        )
+        .shown_on(&["6.12"]),
         Trial::new(
             "vm_crash_after_guard_and_controller_were_killed_rollback_alone_is_enough",
             both_killed,
-        ),
+        )
+        .shown_on(&["5.10", "6.12"]),
         Trial::new(
             "vm_crash_without_its_guard_a_controller_takes_everything_back",
             without_guard,
-        ),
+        )
+        .shown_on(&["6.1", "6.12"]),
         Trial::new(
             "vm_crash_a_controller_whose_calls_fail_ends_in_order",
             inject::trial,
-        ),
+        )
+        .shown_on(&["6.1", "6.12"]),
     ];
     trials
         .map(|trial| trial.with_deadline(Duration::from_secs(900)))
@@ -51,8 +58,8 @@ const LIMITS: [Action; 2] = [Action::LimitLeased, Action::LimitKept];
 const OTHERS: [Action; 2] = [Action::Freeze, Action::Reclaim];
 const KSM: [Action; 3] = [Action::KsmLeased, Action::KsmKept, Action::KsmOff];
 
-/// One point of `every`, a third of these on other kernels than the default one, and not the same ones on each; with
-/// GREY_ALL=1 all of them, which takes a quarter of an hour on an emulated machine.
+/// One point of `every` after every second landmark, every fourth on other kernels than the default one, and not the same
+/// ones on each; with GREY_ALL=1 all of them, which takes a quarter of an hour on an emulated machine.
 fn choice(every: usize) -> Result<Choice> {
     if std::env::var_os("GREY_ALL").is_some() {
         return Ok(Choice::ALL);
@@ -64,14 +71,10 @@ fn choice(every: usize) -> Result<Choice> {
         Ok(part.parse()?)
     };
     let (major, minor) = (number()?, number()?);
-    let every = if (major, minor) == (6, 12) {
-        every
-    } else {
-        every * 3
-    };
     Ok(Choice {
         every,
         from: major + minor,
+        stride: if (major, minor) == (6, 12) { 2 } else { 4 },
     })
 }
 

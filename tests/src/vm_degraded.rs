@@ -21,7 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             degraded::each_probe_can_fail_alone_on_one_cpu,
         )
         .with_deadline(Duration::from_secs(150))
-        .shown_on(&["5.10", "6.12", "7.2"]),
+        .shown_on(&["5.10", "6.12"]),
         Trial::new(
             "vm_degraded_all_probes_off_leave_the_files",
             degraded::all_probes_off_leave_the_files,

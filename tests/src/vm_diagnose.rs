@@ -38,7 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             names_a_leak,
         )
         .with_deadline(Duration::from_secs(90))
-        .shown_on(&["5.10", "6.12"]),
+        .shown_on(&["6.12"]),
     ]
 }
 

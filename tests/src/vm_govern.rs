@@ -16,7 +16,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new(
             "vm_govern_takes_cache_within_floor_and_budget_and_tells_what_came_of_it",
             takes_within_bounds,
-        ),
+        )
+        .shown_on(&["5.10", "6.12"]),
         Trial::new(
             "vm_govern_shadow_decides_the_same_and_writes_nothing",
             shadow,

@@ -16,11 +16,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             "vm_two_thousand_cgroups_leave_nothing_behind",
             two_thousand_cgroups_leave_nothing_behind,
         )
-        .with_deadline(Duration::from_secs(150)),
+        .with_deadline(Duration::from_secs(150))
+        .shown_on(&["6.12"]),
         Trial::new(
             "vm_lost_lifecycle_records_are_made_up_by_the_walk",
             lost_lifecycle_records_are_made_up_by_the_walk,
-        ),
+        )
+        .shown_on(&["5.10", "6.12"]),
         Trial::new(
             "vm_path_made_again_is_another_cgroup",
             path_made_again_is_another_cgroup,

@@ -10,11 +10,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new(
             "vm_loss_is_counted_by_kind_with_a_page_of_ring",
             is_counted_by_kind_with_a_page_of_ring,
-        ),
+        )
+        .shown_on(&["5.10", "6.12"]),
         Trial::new(
             "vm_loss_is_none_with_a_large_ring",
             loss::is_none_with_a_large_ring,
-        ),
+        )
+        .shown_on(&["5.10", "6.12"]),
     ]
 }
 

@@ -26,7 +26,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             "vm_verdict_of_a_leak_comes_also_while_its_memory_is_reclaimed",
             a_leak_under_enforcement,
         )
-        .with_deadline(Duration::from_secs(150)),
+        .with_deadline(Duration::from_secs(150))
+        .shown_on(&["6.12", "7.2"]),
         Trial::new(
             "vm_verdict_of_a_reservation_is_no_leak_and_a_vector_beside_one_is",
             a_reservation_and_a_vector,

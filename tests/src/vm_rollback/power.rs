@@ -8,12 +8,14 @@ pub(super) fn trials() -> Vec<Trial> {
             "vm_rollback_puts_back_from_every_cut_of_a_kept_actions_journal",
             kept,
         )
-        .with_deadline(Duration::from_secs(120)),
+        .with_deadline(Duration::from_secs(120))
+        .shown_on(&["6.1", "6.12"]),
         Trial::new(
             "vm_rollback_puts_back_from_every_cut_of_a_broken_off_actions_journal",
             broken_off,
         )
-        .with_deadline(Duration::from_secs(120)),
+        .with_deadline(Duration::from_secs(120))
+        .shown_on(&["6.1", "6.12"]),
     ]
 }
 
