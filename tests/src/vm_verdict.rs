@@ -312,7 +312,9 @@ fn a_reservation_and_a_vector() -> Result<Outcome> {
 /// A spike of small objects, in C and in Python; a few survivors keep malloc from giving anything back.
 fn what_malloc_keeps() -> Result<Outcome> {
     const C_BYTES: u64 = 250_000_000;
-    const PYTHON_BYTES: u64 = 390_000_000;
+    // A real machine fills it in a second. An emulated one takes ten for twice as much, and what climbs to three quarters
+    // of its limit for so long is told as a leak while it climbs.
+    const PYTHON_BYTES: u64 = 195_000_000;
     if let Some(reason) = lacks(&[HEAP, PYTHON]) {
         return Outcome::skipped(reason);
     }
