@@ -103,10 +103,10 @@ fn killed_ksm() -> Result<Outcome> {
 /// Most of the time everybody waits: many at once.
 fn stopped() -> Result<Outcome> {
     for action in [Action::LimitLeased, Action::LimitKept, Action::Freeze] {
-        sweep(action, Blow::Stop, choice(14)?, 4)?;
+        sweep(action, Blow::Stop, choice(28)?, 4)?;
     }
     // One at a time, and each takes the time after which a controller is taken for hung.
-    sweep(Action::KsmLeased, Blow::Stop, choice(30)?, 1)?;
+    sweep(Action::KsmLeased, Blow::Stop, choice(60)?, 1)?;
     Ok(Outcome::Passed)
 }
 
