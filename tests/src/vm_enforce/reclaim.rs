@@ -80,10 +80,7 @@ pub(super) fn without_swap_takes_the_file_part() -> Result<Outcome> {
     assert_within("anon", stage.stat("anon")?, before.2, 1.0)?;
     let notes = events.notes()?;
     println!("{} MiB freed: {notes}", freed / M);
-    ensure!(
-        notes.contains("no swap: 60M of anonymous memory stay"),
-        "{notes}"
-    );
+    ensure!(tells(&notes, "no swap: "), "{notes}");
     ensure!(stage.settings()? == settings, "{:?}", stage.settings()?);
     // A share of what it holds now, and all of it is anonymous: that is told before anything is written.
     let refused = stage.enforce(&["reclaim", &path, "50%"])?;
@@ -117,7 +114,7 @@ pub(super) fn file_only_leaves_anonymous_memory() -> Result<Outcome> {
         "{swapped} bytes went to swap"
     );
     let notes = events.notes()?;
-    ensure!(notes.contains("--file-only: 60M"), "{notes}");
+    ensure!(tells(&notes, "--file-only: "), "{notes}");
     // Also what was closed meanwhile, on kernels that take no swappiness.
     ensure!(stage.settings()? == settings, "{:?}", stage.settings()?);
     let takes = stage.has_reclaim()
@@ -284,4 +281,11 @@ fn stop_a_new_child(pid: u32, standing: &BTreeSet<i32>) -> Result<Option<i32>> {
         }
     }
     anyhow::bail!("{pid} neither ended nor wrote")
+}
+
+/// Whether the 60 MiB that stay are told; what the program itself takes comes on top.
+fn tells(notes: &str, why: &str) -> bool {
+    ["60M", "61M"]
+        .iter()
+        .any(|size| notes.contains(&format!("{why}{size} of anonymous memory stay")))
 }

@@ -14,7 +14,7 @@ use crate::vm::{Machines, Payload, REQUIRED, VmOptions, matrix, seconds};
 use crate::vm_command::show;
 
 /// A whole VM run on a slow machine; a test has its own deadline in the guest.
-const TOTAL: Duration = Duration::from_secs(1800);
+const TOTAL: Duration = Duration::from_secs(2700);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
