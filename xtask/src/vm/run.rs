@@ -11,7 +11,7 @@ use super::programs::{self, Extras};
 use super::qemu::{Accelerator, Deadlines, Drive, Guest, Hardware, STUCK};
 use super::results::{Outcome, Piece, Record, TestResult};
 use super::userland::{Disk, Userland};
-use super::{VmOptions, build, files, initramfs, kernel, modules};
+use super::{REQUIRED, VmOptions, build, files, initramfs, kernel, modules};
 
 /// What the guest does once it is up.
 #[derive(Debug, Clone)]
@@ -80,8 +80,6 @@ pub(crate) struct Machines {
     accelerator: Option<Accelerator>,
 }
 
-/// Kernels whose guests have no balloon.
-const OLD: [&str; 2] = ["5.10", "6.1"];
 /// What a guest has unless more is asked for.
 const MEMORY_MIB: u32 = 1024;
 
@@ -204,8 +202,8 @@ impl Machines {
     ) -> Result<VmRun> {
         self.equip(Userland::Tests)?;
         self.add_files()?;
-        // Nothing is shown with it on the older ones; they stay the machines that they were.
-        self.hardware.balloon = !OLD.contains(&name);
+        // What it does is shown on one kernel; the others stay the machines that they were.
+        self.hardware.balloon = name == REQUIRED;
         let accelerator = self.accelerator(kernel)?;
         let scratch = Scratch::new(&self.cache, name)?;
         let mut release = String::new();
