@@ -155,32 +155,6 @@ fn a_helper_has_no_descriptors_but_its_own() {
     fs::File::from(reader).read_to_end(&mut rest).unwrap();
 }
 
-/// Run with `--ignored --nocapture` for the figure.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_a_write() {
-    let path = temp("cost");
-    fs::write(&path, "").unwrap();
-    let ballast = vec![1_u8; 32 << 20];
-    let mut costs: Vec<Duration> = (0..500)
-        .map(|_| {
-            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-            let start = Instant::now();
-            write(file.into(), b"104857600", SOON, &mut on).unwrap();
-            start.elapsed()
-        })
-        .collect();
-    costs.sort_unstable();
-    println!(
-        "a write by a helper, with {} MiB resident: median {:?}, p99 {:?}, max {:?}",
-        ballast.len() >> 20,
-        costs[costs.len() / 2],
-        costs[costs.len() * 99 / 100],
-        costs[costs.len() - 1]
-    );
-    fs::remove_file(&path).unwrap();
-}
-
 #[test]
 fn a_helper_that_cannot_be_ended_is_given_up_and_reaped_when_it_can() {
     let Some(mut hanging) = Hanging::new("0") else {
