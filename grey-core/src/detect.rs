@@ -57,7 +57,7 @@ pub struct Detector {
     free: Vec<usize>,
     paths: HashMap<Box<str>, usize>,
     processes: HashMap<(usize, u32), usize>,
-    bench: Bench,
+    bench: Option<Box<Bench>>,
     /// Time of the samples at the last look for ended processes, µs.
     swept: i64,
     saved: HashMap<String, saved::SavedNode>,
@@ -371,7 +371,7 @@ impl Detector {
             return;
         };
         let limit = self.limit(&node);
-        let mut bench = std::mem::take(&mut self.bench);
+        let mut bench = self.bench.take().unwrap_or_default();
         let changes = {
             let Node {
                 anon,
@@ -389,7 +389,7 @@ impl Detector {
                     continue;
                 }
                 let context = series::Context {
-                    room: limit.as_ref().map(|limit| limit.room),
+                    room: limit.map(|(limit, _)| limit.room),
                     children: if series.memory == Memory::Anon {
                         &children
                     } else {
@@ -402,39 +402,42 @@ impl Detector {
             }
             changes
         };
-        self.bench = bench;
+        self.bench = Some(bench);
         for (memory, level, change) in changes {
+            let whose = limit.as_ref().map(|(room, whose)| {
+                let other = whose.and_then(|index| self.nodes[index].as_deref());
+                (room, other.unwrap_or(&node).cgroup.path.as_str())
+            });
             out.push(Finding {
                 ts: Timestamp(ts),
                 cgroup: node.cgroup.clone(),
-                verdict: node.verdict(memory, level, &change, limit.as_ref()),
+                verdict: node.verdict(memory, level, &change, whose),
             });
         }
         out.extend(node.reservation(ts));
         self.nodes[index] = Some(node);
     }
 
-    /// The limit a node runs into first: its own, one above it, or the machine's memory.
-    fn limit(&self, node: &Node) -> Option<node::Room> {
-        let mut nearest: Option<node::Room> = None;
-        let mut consider = |of: &Node| {
+    /// The limit a node runs into first: its own (`None`), or that of a cgroup above it. The topmost one's is the machine's
+    /// memory.
+    fn limit(&self, node: &Node) -> Option<(node::Room, Option<usize>)> {
+        let mut nearest: Option<(node::Room, Option<usize>)> = None;
+        let mut consider = |of: &Node, index: Option<usize>| {
             if let Some(room) = of.room()
-                && nearest
-                    .as_ref()
-                    .is_none_or(|nearest| room.room < nearest.room)
+                && nearest.is_none_or(|(nearest, _)| room.room < nearest.room)
             {
-                nearest = Some(room);
+                nearest = Some((room, index));
             }
         };
         if let Kind::Cgroup = node.kind {
-            consider(node);
+            consider(node, None);
         }
         let mut above = node.parent;
         while let Some(index) = above {
             let Some(parent) = self.nodes[index].as_deref() else {
                 break;
             };
-            consider(parent);
+            consider(parent, Some(index));
             above = parent.parent;
         }
         nearest

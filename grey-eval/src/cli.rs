@@ -27,6 +27,9 @@ struct Args {
     /// Which seeds: `tune` to try something out, `test` for the scores that count
     #[arg(long, value_enum, default_value = "test")]
     seeds: Set,
+    /// So many times the traces of each class: for what is rare
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=Seeds::MOST_TIMES))]
+    times: u64,
     /// Only classes whose name contains this; `recorded` for the recorded series alone
     #[arg(long)]
     class: Option<String>,
@@ -159,7 +162,7 @@ fn scores(args: &Args, seeds: Seeds, chosen: &[&Class]) -> Result<Results> {
     let begun = Instant::now();
     let mut results = Results::new(seeds, &names);
     for class in chosen {
-        for seed in seeds.of(class.count) {
+        for seed in seeds.of(args.times * class.count) {
             let trace = generate(class, seed);
             results.samples += trace.points.len() as u64;
             let said = judge::ours(&trace);

@@ -119,7 +119,12 @@ pub fn check(results: &Results) -> Vec<Criterion> {
             .filter(|one| names.contains(&one.class))
             .collect()
     };
-    let never = of(&["reservation", "retention", "retention-repeated"]);
+    let never = of(&[
+        "reservation",
+        "retention",
+        "retention-repeated",
+        "spike-near",
+    ]);
     if !never.is_empty() {
         let alarmed = never.iter().filter(|one| one.false_alarms > 0).count();
         add(

@@ -58,10 +58,14 @@ const LIMITS: [Action; 2] = [Action::LimitLeased, Action::LimitKept];
 const OTHERS: [Action; 2] = [Action::Freeze, Action::Reclaim];
 const KSM: [Action; 3] = [Action::KsmLeased, Action::KsmKept, Action::KsmOff];
 
+fn every_point() -> bool {
+    std::env::var_os("GREY_ALL").is_some()
+}
+
 /// One point of `every` after every second landmark, every fourth on other kernels than the default one, and not the same
 /// ones on each; with GREY_ALL=1 all of them, which takes a quarter of an hour on an emulated machine.
 fn choice(every: usize) -> Result<Choice> {
-    if std::env::var_os("GREY_ALL").is_some() {
+    if every_point() {
         return Ok(Choice::ALL);
     }
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
@@ -107,6 +111,11 @@ fn stopped() -> Result<Outcome> {
     }
     // One at a time, and each takes the time after which a controller is taken for hung.
     sweep(Action::KsmLeased, Blow::Stop, choice(60)?, 1)?;
+    if every_point() {
+        sweep(Action::Reclaim, Blow::Stop, choice(1)?, 4)?;
+        sweep(Action::KsmKept, Blow::Stop, choice(1)?, 1)?;
+        sweep(Action::KsmOff, Blow::Stop, choice(1)?, 1)?;
+    }
     Ok(Outcome::Passed)
 }
 

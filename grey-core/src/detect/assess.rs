@@ -22,7 +22,7 @@ const BIRTH: f64 = 0.18;
 /// Where there is more time, a spike may take this long.
 const SPIKE_S: f64 = 65.0;
 /// Share of the time to its limit that a climb from a settled level must have lasted.
-const SETTLED: f64 = 0.085;
+const SETTLED: f64 = 0.081;
 /// The same for one that climbs since it is watched, in a straight line and into newly mapped memory.
 const YOUNG: f64 = 0.09;
 /// The same for one that is even, but no straight line.
@@ -56,6 +56,8 @@ const LEAST_FLOORS: usize = 10;
 const SWAY: f64 = 0.03;
 /// The same where the level before is not known, as long as the climb has not taken more of the room than that.
 const YOUNG_SWAY: f64 = 0.02;
+/// The steepest part of a day's rise is as straight for this long.
+const STEEP_S: f64 = 3600.0;
 const KINK_UNTIL: f64 = 0.175;
 /// Buckets that show it.
 const KINK_BUCKETS: usize = 10;
@@ -169,7 +171,9 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     // A level that began to climb at once and evenly: a day begins and ends more gently than that.
     let straight = match past {
         Past::Settled => trend.course.sway.abs() < SWAY,
-        Past::Young => trend.course.sway.abs() < YOUNG_SWAY && taken < KINK_UNTIL,
+        Past::Young => {
+            trend.course.sway.abs() < YOUNG_SWAY && taken < KINK_UNTIL && seconds >= STEEP_S
+        }
         _ => false,
     };
     let kink = straight
@@ -210,6 +214,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
         virt: around.virt,
         in_a_row: match past {
             Past::Young | Past::Birth if around.still >= 0.3 * seconds || taken >= 0.4 => 1,
+            Past::Young if straight && trend.course.slowest >= 0.95 => 1,
             Past::Young | Past::Birth if share < YOUNG_UNEVEN => 2,
             Past::Young => 4,
             _ => 1,
@@ -226,7 +231,7 @@ pub(super) fn assess(trend: &Trend, around: &Around) -> Assessment {
     let significant = trend.slope.z >= LEAST_Z && trend.slope.tau >= 0.6;
     // What has slowed down once is likely to do so again.
     let steady = trend.second_half
-        / if slowing || share >= 0.3 {
+        / if slowing || share >= 0.3 || whole <= 130.0 {
             EVEN
         } else {
             STEADY
@@ -364,7 +369,7 @@ fn share(trend: &Trend, around: &Around, whole: f64, slowing: bool, all_even: bo
 /// Seconds that any climb must have lasted.
 fn at_once(whole: f64, past: Past) -> f64 {
     if whole <= 130.0 || (past == Past::Birth && whole <= NEAR_S) {
-        AT_ONCE_S.min((0.75 * whole).max(8.0))
+        AT_ONCE_S
     } else {
         SPIKE_S
     }

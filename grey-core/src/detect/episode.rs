@@ -125,7 +125,7 @@ impl Episode {
         let height = self.peak - self.base;
         let birth = self.start - first <= (rise / 5).max(30 * SECOND);
         let overshot = self.peak - level >= 0.1 * height;
-        let more = matches!((self.processes, processes), (Some(then), Some(now)) if now * 4 >= then * 5 && now > then);
+        let more = matches!((self.processes, processes), (Some(then), Some(now)) if now.saturating_mul(4) >= then.saturating_mul(5) && now > then);
         if height < least {
             return Cause::Unknown;
         }

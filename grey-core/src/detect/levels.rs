@@ -89,6 +89,18 @@ impl Bucket {
     }
 }
 
+/// Buckets side by side with the times of their middles; `begin` is that of the first.
+fn timed(
+    begin: i64,
+    width: i64,
+    buckets: &[Bucket],
+) -> impl DoubleEndedIterator<Item = (i64, &Bucket)> {
+    buckets
+        .iter()
+        .enumerate()
+        .map(move |(place, bucket)| (begin + place as i64 * width, bucket))
+}
+
 /// What one sample brings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
@@ -146,8 +158,10 @@ impl Open {
 #[derive(Clone, Debug)]
 pub(super) struct Levels {
     open: [Option<Open>; LEVELS.len()],
-    /// Lowest floor of each level, kept as buckets come; not-a-number when it has gone and has to be looked for.
+    /// Lowest floor of each level, kept as buckets come. Where that bucket has gone it may be too low.
     lows: [f32; LEVELS.len()],
+    /// Bits of the levels where it may be.
+    gone: u8,
     buckets: Box<[Bucket; ALL]>,
 }
 
@@ -156,6 +170,7 @@ impl Levels {
         Levels {
             open: [None; LEVELS.len()],
             lows: [f32::INFINITY; LEVELS.len()],
+            gone: 0,
             buckets: Box::new([MISSING; ALL]),
         }
     }
@@ -287,6 +302,7 @@ impl Levels {
             if self.lows[level] != f32::INFINITY {
                 self.buckets[start..start + length].fill(MISSING);
                 self.lows[level] = f32::INFINITY;
+                self.gone &= !(1 << level);
             }
             return;
         }
@@ -303,12 +319,13 @@ impl Levels {
             place = if place + 1 == length { 0 } else { place + 1 };
             put(place, MISSING);
         }
-        // A bucket that was the lowest is gone: who asks next, looks.
-        self.lows[level] = if lost || low.is_nan() {
-            f32::NAN
-        } else {
-            low.min(bucket.floor)
-        };
+        // A bucket that was the lowest is gone: who needs to know looks. One that is as low makes up for it.
+        if bucket.floor <= low {
+            self.lows[level] = bucket.floor;
+            self.gone &= !(1 << level);
+        } else if lost {
+            self.gone |= 1 << level;
+        }
     }
 
     fn lowest_of(&self, level: usize) -> f32 {
@@ -316,11 +333,25 @@ impl Levels {
         self.buckets[start..start + LEVELS[level].1]
             .iter()
             .map(|bucket| bucket.floor)
-            .fold(f32::INFINITY, f32::min)
+            // Not-a-number is below nothing.
+            .fold(
+                f32::INFINITY,
+                |low, floor| if floor < low { floor } else { low },
+            )
     }
 
     /// The closed buckets of a level that hold something, oldest first, with the time of their middle (µs).
-    pub(super) fn closed(&self, level: usize) -> impl Iterator<Item = (i64, &Bucket)> {
+    pub(super) fn closed(&self, level: usize) -> impl DoubleEndedIterator<Item = (i64, &Bucket)> {
+        self.ending(level, i64::MIN, i64::MAX)
+    }
+
+    /// Those of them that end at or after `from` and at or before `until` (µs).
+    fn ending(
+        &self,
+        level: usize,
+        from: i64,
+        until: i64,
+    ) -> impl DoubleEndedIterator<Item = (i64, &Bucket)> {
         let (width, length) = LEVELS[level];
         let start = Self::start(level);
         let ring = &self.buckets[start..start + length];
@@ -328,49 +359,47 @@ impl Levels {
         // The oldest is the one after the open one's place; that place itself is empty.
         let (young, old) = ring.split_at(end.rem_euclid(length as i64) as usize);
         let first = end - length as i64;
-        (first..end)
-            .zip(old.iter().chain(young))
+        // A bucket ends where the next one begins.
+        let skip = (from.div_euclid(width) + i64::from(from.rem_euclid(width) != 0) - 1 - first)
+            .clamp(0, length as i64) as usize;
+        let take = (until.div_euclid(width) - first).clamp(0, length as i64) as usize;
+        let old_take = take.min(old.len());
+        let old = &old[skip.min(old_take)..old_take];
+        let young_take = take - old_take;
+        let young = &young[skip.saturating_sub(length - young.len()).min(young_take)..young_take];
+        let oldest = (first + skip as i64) * width + width / 2;
+        let next = oldest + old.len() as i64 * width;
+        timed(oldest, width, old)
+            .chain(timed(next, width, young))
             .filter(|(_, bucket)| bucket.floor.is_finite())
-            .map(move |(index, bucket)| (index * width + width / 2, bucket))
     }
 
-    /// Lowest floor among the closed buckets of a level.
-    pub(super) fn lowest(&mut self, level: usize) -> f32 {
-        if self.lows[level].is_nan() {
+    /// What the floors of a level have risen by, from the lowest to the last, if that is `least` or more.
+    pub(super) fn growth(&mut self, level: usize, least: f64) -> Option<f64> {
+        let latest = self.latest(level)?;
+        let bit = 1 << level;
+        if self.gone & bit != 0 && latest - f64::from(self.lows[level]) >= least {
             self.lows[level] = self.lowest_of(level);
+            self.gone &= !bit;
         }
-        self.lows[level]
-    }
-
-    /// What the floors of a level have risen by, from the lowest to the last.
-    pub(super) fn growth(&mut self, level: usize) -> f64 {
-        let low = f64::from(self.lowest(level));
-        self.latest(level).map_or(0.0, |latest| latest - low)
+        let growth = latest - f64::from(self.lows[level]);
+        (growth >= least).then_some(growth)
     }
 
     /// Floor of the last closed bucket of a level.
     pub(super) fn latest(&self, level: usize) -> Option<f64> {
-        let (_, length) = LEVELS[level];
-        let start = Self::start(level);
-        let ring = &self.buckets[start..start + length];
-        let place = self.open[level]?.index.rem_euclid(length as i64) as usize;
-        let (young, old) = ring.split_at(place);
-        young
-            .iter()
-            .rev()
-            .chain(old.iter().rev())
-            .find(|bucket| bucket.floor.is_finite())
-            .map(|bucket| f64::from(bucket.floor))
+        self.open[level]?;
+        self.closed(level)
+            .next_back()
+            .map(|(_, bucket)| f64::from(bucket.floor))
     }
 
     /// Highest level before `at` (µs) that any bucket remembers.
     pub(super) fn peak_before(&self, at: i64) -> Option<f64> {
         let mut peak = f32::NEG_INFINITY;
-        for (level, (width, _)) in LEVELS.iter().enumerate() {
-            for (middle, bucket) in self.closed(level) {
-                if middle + width / 2 <= at {
-                    peak = peak.max(bucket.peak);
-                }
+        for level in 0..LEVELS.len() {
+            for (_, bucket) in self.ending(level, i64::MIN, at) {
+                peak = peak.max(bucket.peak);
             }
         }
         peak.is_finite().then_some(f64::from(peak))
@@ -390,7 +419,7 @@ impl Levels {
         let before = |until: i64| {
             (0..LEVELS.len()).flat_map(move |level| {
                 let half = LEVELS[level].0 / 2;
-                self.closed(level)
+                self.ending(level, i64::MIN, until)
                     .map(move |(middle, bucket)| {
                         (
                             middle + half,
@@ -399,7 +428,6 @@ impl Levels {
                             f64::from(bucket.peak),
                         )
                     })
-                    .filter(move |(end, ..)| *end <= until)
             })
         };
         let lowest = before(onset)
@@ -431,23 +459,18 @@ impl Levels {
         (origin, (origin.0 - moved) as f64 / 1e6)
     }
 
-    /// Highest level that the coarser rings remember from before the window of `level`; zero if they remember nothing.
-    pub(super) fn peak_older(&self, level: usize) -> f64 {
+    /// Whether the coarser rings remember a level above `height` from before the window of `level`.
+    pub(super) fn was_above(&self, level: usize, height: f64) -> bool {
         let (width, length) = LEVELS[level];
         let Some(open) = self.open[level] else {
-            return 0.0;
+            return 0.0 > height;
         };
         let begin = (open.index - length as i64) * width;
-        let mut peak = 0.0_f32;
-        for (coarser, (wide, _)) in LEVELS.iter().enumerate().skip(level + 1) {
-            for (middle, bucket) in self.closed(coarser) {
-                if middle + wide / 2 > begin {
-                    break;
-                }
-                peak = peak.max(bucket.peak);
-            }
-        }
-        f64::from(peak)
+        0.0 > height
+            || (level + 1..LEVELS.len()).any(|coarser| {
+                self.ending(coarser, i64::MIN, begin)
+                    .any(|(_, bucket)| f64::from(bucket.peak) > height)
+            })
     }
 
     /// Peak over floor of the last closed bucket of a level.
@@ -478,11 +501,11 @@ impl Levels {
     /// The first bucket that ends at or after `at` (µs) for which `known` gives a figure.
     fn first_after(&self, at: i64, known: impl Fn(&Bucket) -> f32) -> Option<f64> {
         (0..LEVELS.len())
-            .flat_map(|level| {
-                self.closed(level)
-                    .map(move |(middle, bucket)| (middle + LEVELS[level].0 / 2, bucket))
+            .filter_map(|level| {
+                self.ending(level, at, i64::MAX)
+                    .find(|(_, bucket)| known(bucket).is_finite())
+                    .map(|(middle, bucket)| (middle + LEVELS[level].0 / 2, bucket))
             })
-            .filter(|(end, bucket)| *end >= at && known(bucket).is_finite())
             .min_by_key(|(end, _)| *end)
             .map(|(_, bucket)| f64::from(known(bucket)))
     }
@@ -520,5 +543,6 @@ impl Levels {
         self.open[level] = Some(Open::empty(index + 1));
         *self.bucket(level, index) = bucket;
         self.lows[level] = self.lowest_of(level);
+        self.gone &= !(1 << level);
     }
 }

@@ -86,14 +86,13 @@ pub(super) enum Kind {
     Process(Subject),
 }
 
-/// Room below a limit.
-#[derive(Clone, Debug, PartialEq)]
+/// Room below a limit. Whose it is, only a verdict needs to know.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Room {
     /// Bytes left.
     pub(super) room: f64,
     /// The limit; for the machine what can be had in all.
     pub(super) limit: u64,
-    pub(super) cgroup: String,
 }
 
 /// Address space that was mapped and not touched.
@@ -370,17 +369,12 @@ impl Node {
             && self.started
         {
             let room = limit as f64 - self.held;
-            return (room > 0.0).then(|| Room {
-                room,
-                limit,
-                cgroup: self.cgroup.path.clone(),
-            });
+            return (room > 0.0).then_some(Room { room, limit });
         }
         let available = self.available?;
         Some(Room {
             room: available as f64,
             limit: (available as f64 + self.held) as u64,
-            cgroup: self.cgroup.path.clone(),
         })
     }
 

@@ -9,7 +9,8 @@ const MAD_SIGMA: f64 = 1.4826;
 /// Room for one judgement, reused.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    pub(super) slopes: Vec<f64>,
+    /// As [`key`]s.
+    slopes: Vec<i64>,
     pub(super) spare: Vec<f64>,
     ranks: Vec<f64>,
     order: Vec<usize>,
@@ -43,6 +44,34 @@ pub(super) fn median(values: &mut [f64]) -> Option<f64> {
         return Some(at);
     }
     let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    Some((at + lower) / 2.0)
+}
+
+/// A number in the order of `f64::total_cmp`, which integers are compared in faster. Its own inverse.
+fn key(bits: i64) -> i64 {
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
+}
+
+fn key_of(value: f64) -> i64 {
+    key(value.to_bits() as i64)
+}
+
+fn of_key(of: i64) -> f64 {
+    f64::from_bits(key(of) as u64)
+}
+
+/// [`median`] of [`key`]s.
+fn median_of_keys(keys: &mut [i64]) -> Option<f64> {
+    if keys.is_empty() {
+        return None;
+    }
+    let (middle, odd) = (keys.len() / 2, keys.len() % 2 == 1);
+    let (below, at, _) = keys.select_nth_unstable(middle);
+    let at = of_key(*at);
+    if odd {
+        return Some(at);
+    }
+    let lower = of_key(below.iter().copied().max()?);
     Some((at + lower) / 2.0)
 }
 
@@ -94,12 +123,12 @@ pub(super) fn slope(t: &[f64], y: &[f64], scratch: &mut Scratch) -> Option<Slope
         for j in i + 1..n {
             let rise = y[j] - y[i];
             s += i64::from(rise > 0.0) - i64::from(rise < 0.0);
-            slopes.push(rise / (t[j] - t[i]));
+            slopes.push(key_of(rise / (t[j] - t[i])));
         }
     }
     let pairs = slopes.len();
     let tau = s as f64 / pairs as f64;
-    let mid = median(slopes)?;
+    let mid = median_of_keys(slopes)?;
     let count = n as f64;
     let mut variance = count * (count - 1.0) * (2.0 * count + 5.0) - ties(y, n, &mut scratch.spare);
     variance = (variance / 18.0).max(1.0);
@@ -127,7 +156,7 @@ pub(super) fn interval(slope: &mut Slope, t: &[f64], y: &[f64], scratch: &mut Sc
     slopes.clear();
     for i in 0..n {
         for j in i + 1..n {
-            slopes.push((y[j] - y[i]) / (t[j] - t[i]));
+            slopes.push(key_of((y[j] - y[i]) / (t[j] - t[i])));
         }
     }
     let pairs = slopes.len();
@@ -138,8 +167,8 @@ pub(super) fn interval(slope: &mut Slope, t: &[f64], y: &[f64], scratch: &mut Sc
     let last = pairs - 1;
     let low = (((pairs as f64 - reach) / 2.0).floor().max(0.0) as usize).min(last);
     let high = (((pairs as f64 + reach) / 2.0).ceil().max(0.0) as usize).min(last);
-    let low = *slopes.select_nth_unstable_by(low, f64::total_cmp).1;
-    let high = *slopes.select_nth_unstable_by(high, f64::total_cmp).1;
+    let low = of_key(*slopes.select_nth_unstable(low).1);
+    let high = of_key(*slopes.select_nth_unstable(high).1);
     if low.is_finite() && high.is_finite() {
         (slope.low, slope.high) = (low, high);
     }

@@ -25,6 +25,9 @@ pub enum Seeds {
 }
 
 impl Seeds {
+    /// The most traces of a class, in multiples of [`Class::count`], that keep the two sets apart.
+    pub const MOST_TIMES: u64 = 100;
+
     /// The seeds of a class with this many traces.
     pub fn of(self, count: u64) -> std::ops::Range<u64> {
         let first = match self {
@@ -93,6 +96,7 @@ pub const CLASSES: &[Class] = classes![
     Negative 40 "reservation" negatives::reserved,
     Negative 40 "retention" negatives::retention,
     Negative 30 "retention-repeated" negatives::retention_repeated,
+    Negative 60 "spike-near" negatives::spike_near,
     Negative 30 "idle" negatives::idle,
     Negative 30 "noise" negatives::noise,
     Negative 30 "random-walk" negatives::walk,

@@ -63,7 +63,7 @@ impl Node {
         memory: Memory,
         level: f64,
         change: &Change,
-        limit: Option<&Room>,
+        limit: Option<(&Room, &str)>,
     ) -> Verdict {
         let open = change.state != State::Normal && change.state != State::Recovered;
         let trend = change.trend.as_ref().filter(|_| open);
@@ -74,7 +74,7 @@ impl Node {
         let ttl = |rate: f64| {
             limit
                 .filter(|_| rate > 0.0)
-                .map(|limit| whole(limit.room / rate))
+                .map(|(limit, _)| whole(limit.room / rate))
         };
         let ttl_s = rate.and_then(|rate| ttl(rate.median));
         let (from, since) = match (&change.ended, trend, change.held) {
@@ -125,8 +125,8 @@ impl Node {
             },
             growth_bytes: growth,
             since: since.map(|since| Timestamp(since - self.shift)),
-            limit_bytes: limit.map(|limit| limit.limit),
-            limit_cgroup: limit.map(|limit| limit.cgroup.clone()),
+            limit_bytes: limit.map(|(limit, _)| limit.limit),
+            limit_cgroup: limit.map(|(_, whose)| whose.to_owned()),
             ttl_s,
             ttl_ci95_s: rate.and_then(|rate| {
                 Some([

@@ -26,20 +26,20 @@ impl Active {
             if *length == 48 && (index % 2 != 0 && !close || gap * 8 > *width * *length as i64) {
                 continue;
             }
-            let Some(latest) = self.levels.latest(level) else {
-                continue;
-            };
-            let growth = latest - f64::from(self.levels.lowest(level));
-            if growth < self.least / 2.0 || at < self.again[level] {
+            if at < self.again[level] {
                 continue;
             }
+            let Some(growth) = self.levels.growth(level, self.least / 2.0) else {
+                continue;
+            };
             // A climb that is many windows of this level old is seen better by the next one.
-            if level + 1 < LEVELS.len() && self.levels.growth(level + 1) >= 4.5 * growth {
+            if level + 1 < LEVELS.len() && self.levels.growth(level + 1, 4.5 * growth).is_some() {
                 continue;
             }
             // What has been as high before comes and goes, unless its floors see through that.
-            if latest - self.levels.peak_older(level) < self.least / 4.0
-                && self.levels.swing(level) < 0.1 * growth
+            if self.levels.swing(level) < 0.1 * growth
+                && let Some(latest) = self.levels.latest(level)
+                && self.levels.was_above(level, latest - self.least / 4.0)
             {
                 continue;
             }

@@ -239,6 +239,27 @@ pub(crate) fn retention(rng: &mut Rng) -> Plan {
     plan
 }
 
+/// The same where the limit is near and each second counts: most of the room filled within seconds, often from the
+/// program's first moment on, and kept.
+pub(crate) fn spike_near(rng: &mut Rng) -> Plan {
+    let anon = rng.log_range(3.0, 60.0) * MIB;
+    let room = rng.log_range(250.0, 4000.0) * MIB;
+    let kept = room * rng.range(0.3, 0.85);
+    let from = if rng.chance(0.5) {
+        rng.range(0.0, 3.0)
+    } else {
+        rng.log_range(5.0, 300.0)
+    };
+    let rise = rng.log_range(2.0, 20.0);
+    let mut parts = program(rng, anon);
+    parts.push(level(move |t| kept * ((t - from) / rise).clamp(0.0, 1.0)));
+    let duration = from + rise + rng.range(120.0, 900.0);
+    let causes = &[Cause::Retention, Cause::Load, Cause::Warmup, Cause::Cache];
+    let mut plan = plan(rng, parts, anon, room, duration, causes);
+    plan.interval = Some(1.0);
+    plan
+}
+
 /// Each spike is held back by the allocator as far as it goes beyond those before it.
 pub(crate) fn retention_repeated(rng: &mut Rng) -> Plan {
     let anon = rng.log_range(60.0, 600.0) * MIB;
