@@ -39,7 +39,9 @@ mod verdict;
 mod vm_alert;
 mod vm_attribution;
 mod vm_cli;
+mod vm_compare;
 mod vm_compact;
+mod vm_container;
 mod vm_crash;
 mod vm_degraded;
 mod vm_diagnose;
@@ -124,6 +126,8 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_enforce::trials());
     trials.extend(vm_systemd::trials());
     trials.extend(vm_govern::trials());
+    trials.extend(vm_compare::trials());
+    trials.extend(vm_container::trials());
     trials
 }
 

@@ -1,7 +1,9 @@
 //! Steps for memory that is in use and memory that is not.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, Result};
 
@@ -37,6 +39,24 @@ pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
             keep_hot(start as usize + first, hot);
             Ok(())
         }
+        // `serve PAGES BURST FILE`: a thread that passes over these pages of the last mapping and over the file again and
+        // again, with a burst of memory every few seconds; `passes` tells how often it got through.
+        "serve" => {
+            let (start, length) = state.last()?.bounds();
+            let hot = pages(word()?)?;
+            let burst = pages(word()?)?;
+            if hot > length {
+                return Err(Errno::INVAL);
+            }
+            let file = rustix::fs::open(
+                word()?,
+                rustix::fs::OFlags::RDONLY,
+                rustix::fs::Mode::empty(),
+            )?;
+            serve(start as usize, hot, burst, file);
+            Ok(())
+        }
+        "passes" => write!(out, "{}", PASSES.load(Ordering::Relaxed)).map_err(|_| Errno::NOBUFS),
         "lock-last" => {
             let (start, length) = state.last()?.bounds();
             // SAFETY: the mapping is ours; its content stays as it is.
@@ -70,6 +90,43 @@ pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
         }
         _ => Err(Errno::NOSYS),
     }
+}
+
+static PASSES: AtomicU64 = AtomicU64::new(0);
+/// Between two bursts, and how long one stays.
+const BURSTS: Duration = Duration::from_secs(8);
+const STAYS: Duration = Duration::from_secs(2);
+
+fn serve(start: usize, length: usize, burst: usize, file: OwnedFd) {
+    std::thread::spawn(move || {
+        let mut buffer = [0_u8; 64 << 10];
+        let mut since = Instant::now();
+        let mut held: Option<Mapping> = None;
+        loop {
+            for at in (0..length).step_by(PAGE) {
+                let page = std::ptr::with_exposed_provenance_mut::<u8>(start + at);
+                // SAFETY: inside a mapping that is never unmapped after this step; nobody else relies on its content.
+                unsafe { page.write_volatile(1) };
+            }
+            let mut offset = 0;
+            while let Ok(read @ 1..) = rustix::io::pread(&file, &mut buffer, offset) {
+                offset += read as u64;
+            }
+            PASSES.fetch_add(1, Ordering::Relaxed);
+            if since.elapsed() >= BURSTS && held.is_none() {
+                held = Mapping::new(burst).ok();
+                if let Some(mapping) = &held {
+                    mapping.touch();
+                }
+                since = Instant::now();
+            } else if since.elapsed() >= STAYS
+                && let Some(mapping) = held.take()
+            {
+                let _ = mapping.unmap();
+                since = Instant::now();
+            }
+        }
+    });
 }
 
 fn keep_hot(start: usize, length: usize) {

@@ -60,7 +60,7 @@ impl Userland {
 
     const fn wanted(self) -> &'static [&'static str] {
         match self {
-            Self::Tests => &["redis-server", "python3.11-minimal", "systemd"],
+            Self::Tests => &["crun", "redis-server", "python3.11-minimal", "systemd"],
             Self::Recordings => &[
                 "redis-server",
                 "python3.11-minimal",
