@@ -7,6 +7,7 @@ mod ksm;
 pub(crate) mod limit;
 pub(crate) mod pageout;
 pub(crate) mod reclaim;
+pub(crate) mod report;
 pub(crate) mod tell;
 pub(crate) mod trim;
 
@@ -108,6 +109,9 @@ pub enum Action {
     /// Let a frozen cgroup go on
     #[command(after_help = freeze::THAW_EXAMPLES)]
     Thaw(freeze::ThawArgs),
+    /// From which size on the host of this virtual machine is told of free memory
+    #[command(after_help = report::EXAMPLES)]
+    Report(report::ReportArgs),
     /// Ask the release agent in a process to give freed memory back
     #[command(after_help = trim::EXAMPLES)]
     Trim(trim::TrimArgs),
@@ -191,6 +195,7 @@ pub fn run(args: &EnforceArgs) -> Result<Exit, Failure> {
         Action::Pageout(args) => Box::new(pageout::Pageout::new(args)),
         Action::Freeze(args) => Box::new(freeze::Freeze::new(args)),
         Action::Thaw(args) => Box::new(freeze::Thaw::new(args)),
+        Action::Report(args) => Box::new(report::Report::new(args)),
         Action::Trim(args) => Box::new(trim::Trim::new(args)),
     };
     perform(action.as_mut(), &args.common)

@@ -41,7 +41,7 @@ macro_rules! knob_files {
             /// All of them.
             pub const ALL: &[KnobFile] = &[$(KnobFile::$variant,)*];
 
-            /// Its name: below the cgroup's directory, or below `/sys/kernel/mm`.
+            /// Its name: below the cgroup's directory, or below [`KnobFile::folder`].
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(KnobFile::$variant => $name,)* }
@@ -83,6 +83,8 @@ knob_files! {
     KsmSmartScan = "ksm/smart_scan",
     /// Whether empty pages are merged with the kernel's zero page.
     KsmUseZeroPages = "ksm/use_zero_pages",
+    /// Free blocks of 2^n pages and larger are reported to the host of this virtual machine (5.14 and later).
+    ReportingOrder = "page_reporting_order",
 }
 
 impl KnobFile {
@@ -104,6 +106,15 @@ impl KnobFile {
                 | KnobFile::SwapMax
                 | KnobFile::Freeze
         )
+    }
+
+    /// Where it is, if it is one of the machine.
+    #[must_use]
+    pub const fn folder(self) -> &'static str {
+        match self {
+            KnobFile::ReportingOrder => "/sys/module/page_reporting/parameters",
+            _ => "/sys/kernel/mm",
+        }
     }
 
     /// What the file's text says, in the form it would be written in; `None` for what no knob can hold.
@@ -165,7 +176,7 @@ impl fmt::Display for Knob {
             Place::Cgroup { cgroup, .. } => {
                 write!(f, "{}/{}", cgroup.trim_end_matches('/'), self.file.name())
             }
-            Place::Machine {} => write!(f, "/sys/kernel/mm/{}", self.file.name()),
+            Place::Machine {} => write!(f, "{}/{}", self.file.folder(), self.file.name()),
         }
     }
 }

@@ -256,6 +256,8 @@ pub struct Guest {
     pub anon: bool,
     /// Move free pages together, once there is nothing more to take.
     pub compact: bool,
+    /// From this size of a block on the host is told of free memory; `None` leaves that as it is.
+    pub report_block: Option<u64>,
     /// With less of the host's memory available than this, percent, more is taken and sooner. It is told by
     /// `Governor::set_host_available`.
     pub host_available_pct: f64,
@@ -271,6 +273,7 @@ impl Default for Guest {
             refault_pct: 5.0,
             anon: true,
             compact: true,
+            report_block: Some(16 << 10),
             host_available_pct: 10.0,
         }
     }

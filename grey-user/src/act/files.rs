@@ -48,7 +48,7 @@ pub fn open(host: &Host, cgroups: &CgroupFs, knob: &Knob, flags: OFlags) -> Resu
                 .map_err(fault)
         }
         Place::Machine {} => rustix::fs::open(
-            host.path(format!("/sys/kernel/mm/{}", knob.file.name())),
+            host.path(format!("{}/{}", knob.file.folder(), knob.file.name())),
             flags | OFlags::NOFOLLOW,
             Mode::empty(),
         )

@@ -14,8 +14,9 @@ use crate::act::session::stopped;
 use crate::act::watchdog::{Watchdog, cooled_down};
 use crate::act::{Scene, Session, Target, measure};
 use crate::cli::Failure;
+use crate::enforce::report::{Report, ReportArgs};
 use crate::enforce::tell::{Tell, rollback};
-use crate::enforce::{Act, Place, freed, outcome};
+use crate::enforce::{Act, Actuator as _, Common, Place, freed, outcome};
 
 use super::means::{Means, common};
 
@@ -39,6 +40,8 @@ pub(super) enum Order {
     Release(String),
     /// To go by the configuration as it is now.
     Reload,
+    /// To have the host told of free blocks of this size and larger, for as long as we live; `None` for as it was.
+    Report(Option<u64>),
 }
 
 /// What the actor tells.
@@ -76,6 +79,7 @@ pub(super) fn run(role: &Role, orders: &Receiver<Order>, tell: &UnboundedSender<
         tried: None,
         held: Vec::new(),
         watched: Vec::new(),
+        reporting: None,
         tidied: Instant::now(),
     };
     if !role.shadow {
@@ -91,6 +95,7 @@ pub(super) fn run(role: &Role, orders: &Receiver<Order>, tell: &UnboundedSender<
             }) => actor.carry_out(&decision, observe, cpus),
             Ok(Order::Release(path)) => actor.release(&path),
             Ok(Order::Reload) => actor.reload(),
+            Ok(Order::Report(block)) => actor.report(block),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -130,6 +135,8 @@ struct Actor<'a> {
     tried: Option<Instant>,
     held: Vec<Hold>,
     watched: Vec<Watched>,
+    /// The action that has set which blocks are reported, and their size.
+    reporting: Option<(u64, u64)>,
     tidied: Instant,
 }
 
@@ -384,6 +391,7 @@ impl Actor<'_> {
                 self.let_go(&mut session, hold, &cause, false);
             }
             let undone = session.undo_all(false, false);
+            self.reporting = None;
             self.undone(None, None, &cause, &undone);
             self.note(format!("{fault}; everything was taken back"));
             self.tried = Some(Instant::now());
@@ -511,6 +519,74 @@ impl Actor<'_> {
             Ok(scene) => session.go_by(Rc::new(scene)),
             Err(failure) => self.note(failure.message),
         }
+    }
+
+    /// Neither kept nor under a lease: it is taken back when we end, and by the guard when we are ended.
+    fn report(&mut self, block: Option<u64>) {
+        if self.role.shadow || block == self.reporting.map(|(_, block)| block) {
+            return;
+        }
+        if self.session().is_none() {
+            return;
+        }
+        let Some(mut session) = self.session.take() else {
+            return;
+        };
+        if let Some((id, _)) = self.reporting.take() {
+            let undone = session.undo(id, false);
+            self.undone(None, Some(id), "by hand", &undone);
+        }
+        if let Some(block) = block {
+            match self.set_report(&mut session, block) {
+                Ok(id) => self.reporting = Some((id, block)),
+                // Most machines are no guests, or their hosts do not ask.
+                Err(failure) => self.note(failure.message),
+            }
+        }
+        self.session = Some(session);
+    }
+
+    fn set_report(&self, session: &mut Session, block: u64) -> Result<u64, Failure> {
+        let scene = Rc::clone(&session.scene);
+        let page = rustix::param::page_size() as u64;
+        let mut actuator = Report::new(&ReportArgs {
+            order: (block / page).max(1).ilog2().into(),
+        });
+        let common = Common {
+            dry_run: false,
+            json: true,
+            lease: None,
+            force: false,
+            reason: "guest: small blocks go back to the host too".to_owned(),
+            place: self.role.place.clone(),
+        };
+        let mut plan = actuator.plan(&scene, &common)?;
+        let id = session.begin(
+            &plan.action.kind,
+            &plan.action.target,
+            &plan.action.reason,
+            None,
+        )?;
+        plan.action.id = Some(id);
+        plan.action.policy = Some("guest".to_owned());
+        let action = Box::new(plan.action);
+        self.say(Told::Event(None, Body::Action { action }));
+        let mut silent = Tell::new(&scene, true);
+        let mut act = Act {
+            session,
+            id,
+            target: None,
+            notes: Vec::new(),
+            tell: &mut silent,
+        };
+        let done = actuator.act(&mut act);
+        session.take_watchdog();
+        if let Err(failure) = done {
+            let undone = session.undo(id, false);
+            self.undone(None, Some(id), &failure.message, &undone);
+            return Err(failure);
+        }
+        Ok(id)
     }
 
     fn end(mut self) {

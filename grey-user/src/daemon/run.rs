@@ -120,6 +120,7 @@ pub fn run(args: &DaemonArgs) -> Result<Exit, Failure> {
         daemon.note(trouble);
     }
     daemon.ask_host();
+    daemon.report_free();
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -381,6 +382,7 @@ impl Daemon<'_> {
                 if let Some(orders) = &self.orders {
                     let _ = orders.send(Order::Reload);
                 }
+                self.report_free();
                 self.note("configuration reloaded");
             }
             Err(failure) => {
@@ -398,6 +400,18 @@ impl Daemon<'_> {
     fn ask_host(&mut self) {
         if let Some(line) = self.host_side.configure(self.config.host_pressure.clone()) {
             self.note(line);
+        }
+    }
+
+    /// Which free blocks the host is told of, where anybody is governed as a guest.
+    fn report_free(&self) {
+        let settings = self.governor.settings();
+        let guest = Some(PolicyKind::Guest);
+        let guests = Some(settings.policy) == guest
+            || settings.overrides.iter().any(|over| over.policy == guest);
+        let block = settings.guest.report_block.filter(|_| guests);
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(Order::Report(block));
         }
     }
 

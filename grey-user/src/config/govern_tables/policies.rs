@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use grey_core::govern::{Aggressive, Conservative, Dynamic, Guest, Proactive, Scheduled, Settings};
 
+use grey_core::units::format_bytes;
+
+use crate::enforce::report;
+
 use super::super::document::Table;
 use super::{AMOUNT, GIB, HOUR, INTERVAL, KIB, MIB, SECOND};
 
@@ -164,6 +168,7 @@ fn guest(mut table: Table<'_>, policy: &mut Guest) {
         refault_pct,
         anon,
         compact,
+        report_block,
         host_available_pct,
     } = policy;
     table.size(
@@ -194,6 +199,19 @@ fn guest(mut table: Table<'_>, policy: &mut Guest) {
             "Move free pages together once there is nothing more to take.",
         ),
         compact,
+    );
+    table.text(
+        (
+            "report_block",
+            "The host is told of free memory in blocks of this size and larger; `off` leaves that to the kernel (2M).",
+        ),
+        "a size from 4K to 4M, or `off`",
+        report_block,
+        |block| block.map_or("off".to_owned(), format_bytes),
+        |text| match text {
+            "off" => Ok(None),
+            text => report::block(text).map(|order| Some(4096 << order)),
+        },
     );
     table.percent(
         (
