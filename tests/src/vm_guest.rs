@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use crate::harness::{Observer, Outcome, TempCgroup, Trial, Workload, wait_until};
 use crate::invocation::Scratch;
 use crate::outside::{Files, HostMemory};
+use crate::swap::{Swap, value_of};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -18,10 +19,19 @@ pub(crate) fn trials() -> Vec<Trial> {
         )
         .with_deadline(Duration::from_secs(180))
         .shown_on(&["6.12"]),
+        Trial::new(
+            "vm_guest_gives_idle_anonymous_memory_back_to_its_host_by_zram",
+            anonymous,
+        )
+        .with_deadline(Duration::from_secs(180))
+        .shown_on(&["6.12"]),
     ]
 }
 
 const M: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+/// Which free blocks are reported: of 2^n pages and larger.
+const ORDER: &str = "/sys/module/page_reporting/parameters/page_reporting_order";
 /// The files' sizes (`xtask/src/vm/files.rs`).
 const HOT: u64 = 100_000_000;
 const COLD: u64 = 500_000_000;
@@ -142,7 +152,7 @@ fn nothing_goes_back(full: u64) -> Result<()> {
 }
 
 /// Waits until the host holds what it held at the start, and tells how long that took.
-fn goes_back(start: u64) -> Result<()> {
+fn goes_back(start: u64, mut meanwhile: impl FnMut() -> Result<()>) -> Result<()> {
     let begun = Instant::now();
     let mut next = begun;
     let back = wait_until("the guest's memory back at the host", WITHIN, || {
@@ -150,6 +160,7 @@ fn goes_back(start: u64) -> Result<()> {
         if Instant::now() >= next {
             println!("{:5.1} s: {} MiB", begun.elapsed().as_secs_f64(), now / M);
             next += Duration::from_secs(2);
+            meanwhile()?;
         }
         std::thread::sleep(LOOK);
         Ok((now <= start + LEFT).then_some(now))
@@ -192,7 +203,7 @@ fn page_cache() -> Result<Outcome> {
     );
     nothing_goes_back(full)?;
     daemon.govern()?;
-    let back = goes_back(start);
+    let back = goes_back(start, || Ok(()));
     tell(&mut daemon)?;
     back?;
     println!("{}", HostMemory::ask()?);
@@ -221,4 +232,52 @@ fn read_again(files: &Files, workload: &mut Workload) -> Result<u64> {
     let before = files.bytes_read()?;
     workload.step("read-last")?;
     Ok(files.bytes_read()? - before)
+}
+
+fn anonymous() -> Result<Outcome> {
+    if let Some(why) = lacks()? {
+        return Outcome::skipped(why);
+    }
+    let _swap = Swap::on(700 * M)?;
+    let cgroup = TempCgroup::new("guest")?;
+    let mut workload = Workload::start(&cgroup)?;
+    let mut daemon = Daemon::start()?;
+    let start = settled()? + HOT;
+    // Mappings of their own: to look for cold parts in a mapping in use takes an emulated guest too long.
+    workload.step(&format!("apart {}", 500 * M / PAGE))?;
+    workload.step(&format!("apart {}", HOT / PAGE))?;
+    let full = held()?;
+    println!("{} MiB are to stay, {} MiB held", start / M, full / M);
+    ensure!(
+        full >= start + 450 * M,
+        "{} MiB -> {} MiB",
+        start / M,
+        full / M
+    );
+    nothing_goes_back(full)?;
+    let order = fs::read_to_string(ORDER)?;
+    daemon.govern()?;
+    let swapped = || value_of("/proc/vmstat", "pswpin");
+    let before = swapped()?;
+    wait_until("smaller blocks", SOON, || {
+        Ok((fs::read_to_string(ORDER)?.trim() == "2").then_some(()))
+    })?;
+    let back = goes_back(start, || workload.step("touch-last").map(drop));
+    tell(&mut daemon)?;
+    back?;
+    workload.step("touch-last")?;
+    let again = swapped()? - before;
+    println!(
+        "{again} of {} pages of the hot set were swapped in",
+        HOT / PAGE
+    );
+    ensure!(
+        again * 20 < HOT / PAGE,
+        "{again} pages of the hot set were evicted"
+    );
+    daemon.observer.signal(Signal::TERM)?;
+    wait_until("the blocks that were reported before", SOON, || {
+        Ok((fs::read_to_string(ORDER)? == order).then_some(()))
+    })?;
+    Ok(Outcome::Passed)
 }
