@@ -54,6 +54,7 @@ mod vm_guard;
 mod vm_guest;
 mod vm_ksm;
 mod vm_lifecycle;
+mod vm_live;
 mod vm_loss;
 mod vm_oom;
 mod vm_pageout;
@@ -127,6 +128,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_systemd::trials());
     trials.extend(vm_govern::trials());
     trials.extend(vm_compare::trials());
+    trials.extend(vm_live::trials());
     trials.extend(vm_container::trials());
     trials
 }
