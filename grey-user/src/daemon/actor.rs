@@ -342,12 +342,19 @@ impl Actor<'_> {
         result.notes.push(failure.message.clone());
         let mut done = lesson(&result, None, begun, None);
         done.reverted = harm;
-        self.say(Told::Event(
-            cgroup_of(target),
-            Body::Outcome {
-                outcome: Box::new(result),
-            },
-        ));
+        self.came(target, decision, result, done);
+    }
+
+    /// What came of a decision: to the stream and to the governor.
+    fn came(
+        &self,
+        target: Option<&Target>,
+        decision: &Decision,
+        result: ActionOutcome,
+        done: Outcome,
+    ) {
+        let outcome = Box::new(result);
+        self.say(Told::Event(cgroup_of(target), Body::Outcome { outcome }));
         self.say(Told::Done(decision.number, done));
     }
 
@@ -444,13 +451,7 @@ impl Actor<'_> {
         if !harm {
             session.went_well(&result.kind, &result.target);
         }
-        self.say(Told::Event(
-            cgroup_of(hold.target.as_ref()),
-            Body::Outcome {
-                outcome: Box::new(result),
-            },
-        ));
-        self.say(Told::Done(hold.decision.number, done));
+        self.came(hold.target.as_ref(), &hold.decision, result, done);
     }
 
     fn observations(&mut self, session: &mut Session) {
@@ -479,13 +480,7 @@ impl Actor<'_> {
             } else {
                 session.went_well(&result.kind, &result.target);
             }
-            self.say(Told::Event(
-                cgroup_of(watched.target.as_ref()),
-                Body::Outcome {
-                    outcome: Box::new(result),
-                },
-            ));
-            self.say(Told::Done(watched.decision.number, done));
+            self.came(watched.target.as_ref(), &watched.decision, result, done);
         }
         self.watched = left;
     }
