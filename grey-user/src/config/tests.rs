@@ -300,6 +300,7 @@ fn every_key_of_governing_is_read() {
         anon = false
         compact = false
         host_available_pct = 7
+report_block = "off"
 
         [govern.host_pressure]
         command = ["/bin/ask", "-q"]
@@ -409,6 +410,7 @@ fn every_key_of_governing_is_read() {
         anon: false,
         compact: false,
         host_available_pct: 7.0,
+        report_block: None,
     };
     assert_eq!(guest, want);
     let want = Emergency {
