@@ -129,3 +129,26 @@ impl Actuator for Report {
         measure::machine(scene)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{block, told};
+
+    #[test]
+    fn a_block_is_a_power_of_two_that_the_kernel_keeps() {
+        for (text, order) in [("4K", 0), ("16K", 2), ("16384", 2), ("2M", 9), ("4M", 10)] {
+            assert_eq!(block(text), Ok(order), "{text}");
+        }
+        for text in ["0", "2K", "3K", "5000", "8M", "max", "-1", "", "16 apples"] {
+            assert!(block(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_told_as_a_size() {
+        assert_eq!(told(9), "blocks of 2.0M and larger");
+        // What holds as long as no balloon has come is -1.
+        assert_eq!(told(u64::MAX), "nothing yet");
+        assert_eq!(told(64), "nothing yet");
+    }
+}
