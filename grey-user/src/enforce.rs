@@ -289,7 +289,7 @@ fn perform(action: &mut dyn Actuator, common: &Common) -> Result<Exit, Failure> 
     let settled = action.measure(&scene, target);
     outcome.kept_bytes = freed(outcome.before.as_ref(), &settled);
     action.settle(&scene, &mut outcome);
-    let undone = session.undo(id, false);
+    let undone = session.let_go(id);
     if failure.is_some() && session.trip().is_some() {
         note_harm(&mut session, &kind, &name, &cause);
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use grey_core::act::cooldown;
 use grey_core::act::engine::Actor;
-use grey_core::act::{ActError, Change, Damage, Engine, Fault, Harm, Knob, Ledger, Phase, Record};
-use grey_core::act::{Set, Undone, Value, World};
+use grey_core::act::{ActError, Change, Close, Damage, Engine, Fault, Harm, Knob, Ledger, Phase};
+use grey_core::act::{Record, Set, Undone, Value, World};
 use rustix::fs::OFlags;
 
 use crate::cli::{Exit, Failure};
@@ -570,6 +570,27 @@ impl Session {
             }
             undone
         })
+    }
+
+    /// As [`Session::undo`] of an action that was held until now: where the guard was faster, as at the end of a lease, what
+    /// it has put back is told all the same.
+    pub fn let_go(&mut self, id: u64) -> Undone {
+        let mut undone = self.undo(id, false);
+        let told = [
+            undone.restored.len(),
+            undone.skipped.len(),
+            undone.failed.len(),
+        ];
+        if told == [0; 3]
+            && let Some(action) = self.ledger().get(id)
+        {
+            let back = |how| matches!(how, Some(Close::Restored | Close::Back));
+            let steps = action.steps.iter().filter(|step| back(step.closed));
+            undone.restored = steps
+                .map(|step| (step.knob.clone(), step.new.clone(), step.old.clone()))
+                .collect();
+        }
+        undone
     }
 
     /// As [`Session::undo`], but also what was left to somebody else's write before is taken back.

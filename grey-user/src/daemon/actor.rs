@@ -443,7 +443,7 @@ impl Actor<'_> {
         let mut result = hold.outcome;
         let settled = self.measure(session, hold.target.as_ref());
         result.kept_bytes = freed(result.before.as_ref(), &settled);
-        let undone = session.undo(hold.id, false);
+        let undone = session.let_go(hold.id);
         self.undone(hold.target.as_ref(), Some(hold.id), cause, &undone);
         result.verdict = OutcomeVerdict::Revert;
         let mut done = lesson(&result, Some(&settled), hold.begun, hold.cpus);
