@@ -591,3 +591,41 @@ fn at_every_point_of_an_action_the_guard_alone_puts_everything_back() {
         assert_eq!(machine.files, start.files, "both killed after {life} calls");
     }
 }
+
+/// Two actions in one life, the older of which comes to a file after the newer one has kept it: found by random sequences on a
+/// real machine. Changes are taken back the latest action first, which would leave the newer one's value there.
+#[test]
+fn an_older_action_leaves_alone_what_a_newer_one_keeps() {
+    let start = Machine::new();
+    let mut machine = start.clone();
+    machine.guard = Some(Guard {
+        table: Table::new(),
+        knobs: Vec::new(),
+        revoked: false,
+    });
+    let actor = Actor {
+        boot: "boot".to_owned(),
+        pid: 1,
+    };
+    let lent = Lent {
+        machine: &mut machine,
+        torn: 0,
+    };
+    let mut engine = Engine::new(lent, Ledger::default(), actor);
+    let knob = knobs()[0].clone();
+    let older = engine.begin(1, "test", "/a", "a test").unwrap();
+    let newer = engine.begin(1, "test", "/a", "a test").unwrap();
+    engine.set(newer, &knob, &Value::number(5 * 4096)).unwrap();
+    engine.keep(newer).unwrap();
+    let refused = engine.set(older, &knob, &Value::number(6 * 4096));
+    assert!(
+        matches!(&refused, Err(grey_core::act::ActError::Held { id, .. }) if *id == newer),
+        "{refused:?}"
+    );
+    // Not so the other way round.
+    let newest = engine.begin(1, "test", "/a", "a test").unwrap();
+    engine.set(newest, &knob, &Value::number(7 * 4096)).unwrap();
+    drop(engine);
+    rollback(&mut machine);
+    holds(&machine, &start);
+}

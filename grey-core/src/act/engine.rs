@@ -142,7 +142,7 @@ pub enum ActError {
         /// What it holds.
         seen: Value,
     },
-    /// An action that is under way holds this knob.
+    /// An action that is under way, or one that began later and was kept, holds this knob.
     #[error("{knob}: action {id} holds it; wait for its end or `grey-ebpf rollback --id {id}`")]
     Held {
         /// The file.
@@ -314,6 +314,15 @@ impl<W: World> Engine<W> {
             });
         }
         self.close_lost(knob, &old);
+        // Changes of one knob lie over each other in the order of their actions, and are taken back in the other one.
+        if let Some((later, _)) = self.ledger.top(knob)
+            && later > id
+        {
+            return Err(ActError::Held {
+                knob: knob.clone(),
+                id: later,
+            });
+        }
         let step = self
             .ledger
             .get(id)
