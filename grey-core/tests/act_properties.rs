@@ -38,6 +38,16 @@ struct Guard {
     revoked: bool,
 }
 
+impl Guard {
+    fn new() -> Guard {
+        Guard {
+            table: Table::new(),
+            knobs: Vec::new(),
+            revoked: false,
+        }
+    }
+}
+
 fn text(value: &Value) -> Text {
     Text::new(value.as_str().as_bytes()).unwrap()
 }
@@ -332,11 +342,7 @@ fn run(machine: &mut Machine, run: &Run, serial: &mut u64) {
             (*call, (knobs()[*knob].clone(), value))
         })
         .collect();
-    machine.guard = Some(Guard {
-        table: Table::new(),
-        knobs: Vec::new(),
-        revoked: false,
-    });
+    machine.guard = Some(Guard::new());
     let actor = Actor {
         boot: "boot".to_owned(),
         pid: 1,
@@ -598,11 +604,7 @@ fn at_every_point_of_an_action_the_guard_alone_puts_everything_back() {
 fn an_older_action_leaves_alone_what_a_newer_one_keeps() {
     let start = Machine::new();
     let mut machine = start.clone();
-    machine.guard = Some(Guard {
-        table: Table::new(),
-        knobs: Vec::new(),
-        revoked: false,
-    });
+    machine.guard = Some(Guard::new());
     let actor = Actor {
         boot: "boot".to_owned(),
         pid: 1,
