@@ -85,13 +85,28 @@ impl Detector {
 
     /// Takes in one sample of a cgroup.
     pub fn sample(&mut self, cgroup: &Cgroup, point: &Point, out: &mut Vec<Finding>) {
-        let at = match self.paths.get(cgroup.path.as_str()) {
-            Some(at) => *at,
-            None => match self.enter(cgroup, point) {
-                Some(at) => at,
+        let mut nowhere = usize::MAX;
+        self.sample_near(&mut nowhere, cgroup, point, out);
+    }
+
+    /// [`Detector::sample`] for who knows where the cgroup was the last time: `near` is that place, or anything, and is
+    /// set. It saves the look-up by path.
+    pub fn sample_near(
+        &mut self,
+        near: &mut usize,
+        cgroup: &Cgroup,
+        point: &Point,
+        out: &mut Vec<Finding>,
+    ) {
+        let still = |node: &Node| node.kind == Kind::Cgroup && node.cgroup.path == cgroup.path;
+        if !matches!(self.nodes.get(*near), Some(Some(node)) if still(node)) {
+            let found = self.paths.get(cgroup.path.as_str()).copied();
+            match found.or_else(|| self.enter(cgroup, point)) {
+                Some(at) => *near = at,
                 None => return,
-            },
-        };
+            }
+        }
+        let at = *near;
         let Some(node) = self.nodes[at].as_deref_mut() else {
             return;
         };

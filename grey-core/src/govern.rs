@@ -133,6 +133,8 @@ pub struct Outcome {
     pub cpu: Option<(f64, f64)>,
     /// The watchdog, or a failure, took it back.
     pub reverted: bool,
+    /// It was taken back before its time because somebody wanted what it stopped.
+    pub wanted: bool,
 }
 
 #[cfg(test)]

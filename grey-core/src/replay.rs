@@ -19,9 +19,9 @@ use crate::event::{Cgroup, Event};
 use crate::time::Timestamp;
 
 pub use decide::{Decide, Protected};
-use line::Kind;
+use line::{Kind, Line};
 use order::{Arrival, Order, Timed};
-use series::{Hosts, Item};
+use series::{Hosts, Item, Points};
 
 /// A line is compared with so many of the same cgroup, instant and number: all of them, unless lines have no number.
 const LOOK_BACK: usize = 64;
@@ -86,6 +86,7 @@ pub struct Replay {
     inputs: Vec<Input>,
     hosts: Hosts,
     stats: Stats,
+    points: Points,
     /// Of one instant.
     batch: Vec<Timed<Item>>,
     /// Order in which they are taken: parents first, then by path, then as written.
@@ -109,6 +110,7 @@ impl Replay {
             inputs: Vec::new(),
             hosts: Hosts::default(),
             stats: Stats::default(),
+            points: Points::default(),
             batch: Vec::new(),
             turns: Vec::new(),
             findings: Vec::new(),
@@ -146,23 +148,28 @@ impl Replay {
         let Ok(text) = std::str::from_utf8(line) else {
             return self.unusable(input, "not UTF-8".to_owned());
         };
-        let line = match line::parse(text) {
-            Ok(line) => line,
+        let guess = self.hosts.guess();
+        let mut line = Line::default();
+        match line.read(text, guess, self.points.next()) {
+            Ok(()) => {}
             // Asked only now: blank lines are rare.
             Err(_) if text.trim_ascii().is_empty() => return,
             Err(why) => return self.unusable(input, why),
-        };
+        }
         if line.kind == Kind::Other || (line.kind == Kind::Process && !self.options.processes) {
             self.stats.other += 1;
             return;
         }
-        let item = match self.hosts.item(&line) {
+        let item = match self.hosts.item(&line, &mut self.points) {
             Ok(item) => item,
             Err(why) => return self.unusable(input, why),
         };
         match self.inputs[input].order.push(line.ts.0, item) {
             Arrival::Kept => {}
-            Arrival::Late => self.stats.late += 1,
+            Arrival::Late(item) => {
+                self.stats.late += 1;
+                self.points.done(item);
+            }
             Arrival::SetBack => self.stats.set_back += 1,
         }
     }
@@ -286,16 +293,23 @@ impl Replay {
                 self.stats.repeated += 1;
                 continue;
             }
-            let timed = &mut self.batch[index];
+            let timed = &self.batch[index];
             let findings = &mut self.findings;
-            self.hosts
-                .take(timed.at, &mut timed.item, findings, &mut self.stats);
+            self.hosts.take(
+                timed.at,
+                &timed.item,
+                &self.points,
+                findings,
+                &mut self.stats,
+            );
             for finding in findings.drain(..) {
                 out.push(self.hosts.verdict(&timed.item, finding, self.seq));
                 self.seq += 1;
             }
         }
-        self.batch.clear();
+        for timed in self.batch.drain(..) {
+            self.points.done(timed.item);
+        }
     }
 
     /// Whether the item at this turn says again what one shortly before it said.
@@ -307,6 +321,9 @@ impl Replay {
             .rev()
             .take(LOOK_BACK)
             .take_while(|before| (before.0, before.1) == (turn, seq))
-            .any(|before| item.repeats(&self.batch[before.2 as usize].item))
+            .any(|before| {
+                self.points
+                    .repeats(item, &self.batch[before.2 as usize].item)
+            })
     }
 }

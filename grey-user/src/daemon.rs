@@ -3,6 +3,7 @@
 
 mod actor;
 mod ask;
+mod demand;
 mod host_side;
 mod incident;
 mod learned;

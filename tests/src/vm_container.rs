@@ -1,4 +1,7 @@
-//! A real OCI container (crun, busybox) is recognised, judged idle, reclaimed, and frozen only where that was confirmed.
+//! A real OCI container (crun, busybox) is recognised, judged idle, reclaimed, and frozen only where that was confirmed;
+//! it goes on when somebody asks it for something.
+
+mod wanted;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,11 +16,12 @@ use serde_json::{Value, json};
 use crate::enforcing::Desk;
 use crate::harness::{Observer, Outcome, Trial, cgroup_root, run, wait_until};
 use crate::vm_enforce::cache::Files;
+use wanted::Standby;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::new(
-            "vm_container_is_recognised_judged_idle_reclaimed_and_frozen_only_where_confirmed",
+            "vm_container_is_recognised_judged_idle_reclaimed_frozen_where_confirmed_and_thawed_when_wanted",
             container,
         )
         .with_deadline(Duration::from_secs(120))
@@ -33,7 +37,10 @@ const SOON: Duration = Duration::from_secs(30);
 const ID: &str = "7f3a9c0e1b7d8a6f5e3c2b1a09f8e7d6c5b4a3928171605f4e3d2c1b0a998877";
 const NAME: &str = "7f3a9c0e1b7d";
 
-/// A container that has read a file and then sleeps. It goes with this.
+/// Of the web server in the container.
+const PORT: u16 = 8080;
+
+/// A container that has read a file and then serves another to whoever asks. It goes with this.
 struct Container {
     files: Files,
     state: PathBuf,
@@ -52,10 +59,11 @@ impl Container {
             fs::create_dir_all(rootfs.join(folder))?;
         }
         fs::copy("/bin/busybox", rootfs.join("bin/busybox"))?;
-        for applet in ["sh", "cat", "sleep"] {
+        for applet in ["sh", "cat", "httpd"] {
             symlink("busybox", rootfs.join("bin").join(applet))?;
         }
         fs::File::create(rootfs.join("data"))?.set_len(CACHE)?;
+        fs::write(rootfs.join("tmp/answer"), "awake")?;
         let path = format!("/machine.slice/libpod-{ID}.scope");
         fs::write(bundle.join("config.json"), spec(&path).to_string())?;
         let container = Container {
@@ -122,11 +130,14 @@ fn text(path: &Path) -> Result<&str> {
 
 /// The least that an OCI runtime wants to know.
 fn spec(cgroup: &str) -> Value {
+    let namespaces = ["pid", "mount", "uts", "ipc", "network"].map(|kind| json!({ "type": kind }));
     json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false, "user": { "uid": 0, "gid": 0 }, "cwd": "/",
-            "args": ["/bin/sh", "-c", "cat /data > /dev/null; exec sleep 100000"],
+            "args": ["/bin/sh", "-c", format!(
+                "cat /data > /dev/null; exec httpd -f -p 127.0.0.1:{PORT} -h /tmp"
+            )],
             "env": ["PATH=/bin"],
         },
         "root": { "path": "rootfs", "readonly": false },
@@ -138,7 +149,7 @@ fn spec(cgroup: &str) -> Value {
         "linux": {
             "cgroupsPath": cgroup,
             "resources": { "memory": { "limit": 512 * M } },
-            "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "uts" }, { "type": "ipc" }],
+            "namespaces": namespaces,
         },
     })
 }
@@ -148,8 +159,28 @@ fn config(freeze: bool) -> String {
         "[govern]\npolicy = \"observe\"\nobserve = \"1s\"\n\
          [govern.idle]\nafter = \"2s\"\n[govern.emergency]\nenabled = false\n\
          [govern.dynamic]\navailable_pct = 100\ninterval = \"1s\"\n\
-         [[govern.override]]\nmatch = \"{NAME}\"\npolicy = \"dynamic\"\nfloor = \"32M\"\nfreeze = {freeze}\n"
+         [[govern.override]]\nmatch = \"{NAME}\"\npolicy = \"dynamic\"\nfloor = \"32M\"\nfreeze = {freeze}\n\
+         [[govern.override]]\nmatch = \"/grey-test-*-standby\"\npolicy = \"dynamic\"\nfreeze = {freeze}\n"
     )
+}
+
+/// Waits for the event that says why this cgroup goes on.
+fn thawed(daemon: &mut Observer, path: &str, why: &str) -> Result<()> {
+    let rollback = daemon.wait_event("a rollback for demand", SOON, |event| {
+        let cause = event["rollback"]["cause"].as_str().unwrap_or_default();
+        event["cgroup"]["path"] == path && cause.starts_with("demand: ")
+    })?;
+    let cause = rollback["rollback"]["cause"].as_str().unwrap_or_default();
+    ensure!(cause.contains(why), "{rollback}");
+    println!("{path}: {cause}");
+    let outcome = daemon.wait_event("its outcome", SOON, |event| {
+        event["type"] == "outcome" && event["cgroup"]["path"] == path
+    })?;
+    ensure!(
+        outcome["outcome"]["notes"].to_string().contains(cause),
+        "{outcome}"
+    );
+    Ok(())
 }
 
 fn container() -> Result<Outcome> {
@@ -160,6 +191,9 @@ fn container() -> Result<Outcome> {
     wait_until("what it reads", SOON, || {
         Ok((container.current()? >= CACHE).then_some(()))
     })?;
+    let signalled = Standby::start("a-standby")?;
+    let mut joined = Standby::start("b-standby")?;
+    let control = Standby::start("c-standby")?;
     let desk = Desk::new("container", &config(false))?;
     let state = desk.scratch.argument("state")?;
     let file = desk.scratch.argument("config.toml")?;
@@ -203,6 +237,15 @@ fn container() -> Result<Outcome> {
         })
     };
     frozen("1")?;
+    for standby in [&signalled, &joined, &control] {
+        standby.await_frozen(true)?;
+    }
+    signalled.signal()?;
+    thawed(&mut daemon, signalled.path(), "SIGUSR1 waits for")?;
+    signalled.await_frozen(false)?;
+    joined.join()?;
+    thawed(&mut daemon, joined.path(), "was put into it")?;
+    joined.await_frozen(false)?;
     let said = run(
         &[
             "feedback",
@@ -215,10 +258,45 @@ fn container() -> Result<Outcome> {
     )?;
     ensure!(said.code() == Some(0), "{said:?}");
     frozen("0")?;
+    // At the turn at which this one is, those that were wanted are not, and the one that nobody wants still is.
     frozen("1")?;
+    ensure!(
+        !signalled.is_frozen()? && !joined.is_frozen()? && control.is_frozen()?,
+        "frozen: {}, {}, {}",
+        signalled.is_frozen()?,
+        joined.is_frozen()?,
+        control.is_frozen()?
+    );
+    let init = container.read("cgroup.procs")?.parse()?;
+    let asked = Instant::now();
+    let answer = wanted::ask(init, PORT, "/answer")?;
+    frozen("0")?;
+    println!("thawed after {:?}", asked.elapsed());
+    let answer = answer.join().ok().context("the client panicked")??;
+    println!("answered after {:?}", asked.elapsed());
+    ensure!(
+        answer.contains("200 OK") && answer.ends_with("awake"),
+        "{answer}"
+    );
+    let why = format!("a connection waits at TCP port {PORT}");
+    thawed(&mut daemon, &container.path, &why)?;
+    let status = status()?;
+    let cooling = status["cooling_down"].to_string();
+    for path in [signalled.path(), joined.path(), &container.path] {
+        ensure!(cooling.contains(path), "{path}: {cooling}");
+        let mut history = status["history"].as_array().into_iter().flatten();
+        ensure!(
+            history.any(|it| it["path"] == path && it["outcome"]["wanted"] == true),
+            "{path}: {}",
+            status["history"]
+        );
+    }
+    ensure!(status["notes"].to_string().contains(&why), "{status}");
+    ensure!(control.is_frozen()?, "thawed though nobody wants it");
     daemon.signal(Signal::TERM)?;
     let finished = daemon.finish(SOON)?;
     ensure!(finished.code() == Some(0), "{finished:?}");
     frozen("0")?;
+    ensure!(!control.is_frozen()?, "frozen for ever");
     Ok(Outcome::Passed)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::crash::inject;
 use crate::crash::point::Blow;
 use crate::crash::scene::Action;
-use crate::crash::sweep::{Choice, sweep};
+use crate::crash::sweep::{Choice, Sweep, sweep_all};
 use crate::harness::{Outcome, Trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -28,6 +28,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             killed_ksm,
         )
         .shown_on(&["6.12", "7.2"]),
+        Trial::new(
+            "vm_crash_a_controller_killed_anywhere_has_page_reporting_taken_back",
+            killed_reporting,
+        )
+        .shown_on(&["6.12"]),
         Trial::new(
             "vm_crash_a_controller_stopped_anywhere_is_taken_over_and_ends_by_itself",
             stopped,
@@ -57,6 +62,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 const LIMITS: [Action; 2] = [Action::LimitLeased, Action::LimitKept];
 const OTHERS: [Action; 2] = [Action::Freeze, Action::Reclaim];
 const KSM: [Action; 3] = [Action::KsmLeased, Action::KsmKept, Action::KsmOff];
+/// Fewer points of these: the same controller goes the same way with another knob of the machine.
+const REPORTING: [Action; 2] = [Action::ReportLeased, Action::ReportKept];
 
 fn every_point() -> bool {
     std::env::var_os("GREY_ALL").is_some()
@@ -82,53 +89,74 @@ fn choice(every: usize) -> Result<Choice> {
     })
 }
 
+fn each(actions: &[Action], every: usize, at_once: usize) -> Result<Vec<Sweep>> {
+    let choice = choice(every)?;
+    let sweep = |action: &Action| Sweep {
+        action: *action,
+        choice,
+        at_once,
+    };
+    Ok(actions.iter().map(sweep).collect())
+}
+
 fn killed_limits() -> Result<Outcome> {
-    for action in LIMITS {
-        sweep(action, Blow::Kill, choice(5)?, 2)?;
-    }
-    Ok(Outcome::Passed)
+    sweep_all(Blow::Kill, each(&LIMITS, 5, 2)?)
 }
 
 fn killed_others() -> Result<Outcome> {
-    for action in OTHERS {
-        sweep(action, Blow::Kill, choice(5)?, 2)?;
-    }
-    Ok(Outcome::Passed)
+    sweep_all(Blow::Kill, each(&OTHERS, 5, 2)?)
 }
 
 /// One at a time, since KSM is the machine's.
 fn killed_ksm() -> Result<Outcome> {
-    for action in KSM {
-        sweep(action, Blow::Kill, choice(9)?, 1)?;
+    sweep_all(Blow::Kill, each(&KSM, 9, 1)?)
+}
+
+fn killed_reporting() -> Result<Outcome> {
+    let mut sweeps = each(&REPORTING[1..], 29, 1)?;
+    if every_point() {
+        sweeps.extend(each(&REPORTING[..1], 1, 1)?);
     }
-    Ok(Outcome::Passed)
+    sweep_all(Blow::Kill, sweeps)
 }
 
 /// Most of the time everybody waits: many at once.
 fn stopped() -> Result<Outcome> {
-    for action in [Action::LimitLeased, Action::LimitKept, Action::Freeze] {
-        sweep(action, Blow::Stop, choice(28)?, 4)?;
-    }
+    let many = [Action::LimitLeased, Action::LimitKept, Action::Freeze];
+    let mut sweeps = each(&many, 28, 4)?;
     // One at a time, and each takes the time after which a controller is taken for hung.
-    sweep(Action::KsmLeased, Blow::Stop, choice(60)?, 1)?;
+    sweeps.extend(each(&[Action::KsmLeased], 60, 1)?);
     if every_point() {
-        sweep(Action::Reclaim, Blow::Stop, choice(1)?, 4)?;
-        sweep(Action::KsmKept, Blow::Stop, choice(1)?, 1)?;
-        sweep(Action::KsmOff, Blow::Stop, choice(1)?, 1)?;
+        let rest = [
+            Action::Reclaim,
+            Action::KsmKept,
+            Action::KsmOff,
+            Action::ReportLeased,
+            Action::ReportKept,
+        ];
+        sweeps.extend(each(&rest, 1, 4)?);
     }
-    Ok(Outcome::Passed)
+    sweep_all(Blow::Stop, sweeps)
 }
 
 fn both_killed() -> Result<Outcome> {
-    for action in LIMITS.into_iter().chain(OTHERS).chain(KSM) {
-        sweep(action, Blow::Both, choice(17)?, 2)?;
+    let mut sweeps = Vec::new();
+    for actions in [&LIMITS[..], &OTHERS, &KSM] {
+        sweeps.extend(each(actions, 17, 2)?);
     }
-    Ok(Outcome::Passed)
+    sweeps.extend(each(&REPORTING[..1], 60, 1)?);
+    if every_point() {
+        sweeps.extend(each(&REPORTING[1..], 1, 1)?);
+    }
+    sweep_all(Blow::Both, sweeps)
 }
 
 fn without_guard() -> Result<Outcome> {
-    for action in LIMITS.into_iter().chain([Action::KsmLeased]) {
-        sweep(action, Blow::Guard, choice(17)?, 2)?;
+    let mut sweeps = each(&LIMITS, 17, 2)?;
+    sweeps.extend(each(&[Action::KsmLeased], 17, 2)?);
+    sweeps.extend(each(&REPORTING[..1], 60, 1)?);
+    if every_point() {
+        sweeps.extend(each(&REPORTING[1..], 1, 1)?);
     }
-    Ok(Outcome::Passed)
+    sweep_all(Blow::Guard, sweeps)
 }

@@ -75,7 +75,7 @@ fn settled() -> Result<u64> {
 }
 
 /// Why this guest cannot give anything back.
-fn lacks() -> Result<Option<&'static str>> {
+pub(crate) fn lacks() -> Result<Option<&'static str>> {
     let reports = fs::read_dir("/sys/bus/virtio/drivers/virtio_balloon")
         .into_iter()
         .flatten()

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Outcome, Trial, cgroup_root, wait_until};
 use crate::swap::Swap;
+use crate::vm_guest;
 
 mod machine;
 
@@ -94,11 +95,14 @@ const BY_HAND: [&str; 4] = [
     "enforce ksm on --lease 100ms",
     "enforce pageout sleeper.service --all",
 ];
+/// The same in a guest whose host can be told of free memory.
+const REPORT: &str = "enforce report 16K --lease 100ms";
 
 /// The unit with these commands in place of the daemon.
 fn by_hand() -> Result<String> {
     let mut commands = String::new();
-    for command in BY_HAND {
+    let report = vm_guest::lacks()?.is_none().then_some(REPORT);
+    for command in BY_HAND.into_iter().chain(report) {
         commands.push_str(&format!("ExecStart=/usr/bin/grey-ebpf {command}\n"));
     }
     let mut unit = String::new();

@@ -120,6 +120,8 @@ pub(super) struct Reading {
 #[derive(Clone, Copy, Debug)]
 struct Open {
     index: i64,
+    /// Where it will lie in the ring: `index` modulo the ring's length, without a division for each bucket.
+    place: u32,
     floor: f32,
     peak: f32,
     activity: f64,
@@ -129,9 +131,24 @@ struct Open {
 }
 
 impl Open {
-    fn empty(index: i64) -> Open {
+    fn empty(level: usize, index: i64) -> Open {
+        Open::at(index, index.rem_euclid(LEVELS[level].1 as i64) as u32)
+    }
+
+    /// The empty bucket that begins the time after this one's, or later.
+    fn next(&self, level: usize, index: i64) -> Open {
+        if index != self.index + 1 {
+            return Open::empty(level, index);
+        }
+        let place = self.place + 1;
+        let length = LEVELS[level].1 as u32;
+        Open::at(index, if place == length { 0 } else { place })
+    }
+
+    fn at(index: i64, place: u32) -> Open {
         Open {
             index,
+            place,
             floor: f32::INFINITY,
             peak: f32::NEG_INFINITY,
             activity: 0.0,
@@ -201,7 +218,7 @@ impl Levels {
             levels.open[level] = Some(Open {
                 floor: floor as f32,
                 peak: peak as f32,
-                ..Open::empty(last)
+                ..Open::empty(level, last)
             });
         }
         levels
@@ -240,8 +257,11 @@ impl Levels {
             return 0;
         }
         let closed = self.roll(reading.at);
+        // Rolled on to the reading's time, if there was one.
+        let open = self.open[0].unwrap_or_else(|| Open::empty(0, index));
         self.open[0] = Some(Open {
-            index,
+            index: open.index,
+            place: open.place,
             floor: reading.level as f32,
             peak: reading.level as f32,
             activity: reading.activity.unwrap_or(0.0),
@@ -260,16 +280,22 @@ impl Levels {
         let mut below: Option<(i64, Bucket)> = None;
         for (level, (width, _)) in LEVELS.iter().enumerate() {
             if let Some((from, bucket)) = below.take() {
-                self.merge(level, from.div_euclid(*width), &bucket);
+                self.merge(level, from, &bucket);
             }
             let Some(open) = self.open[level] else { break };
-            let next = at.div_euclid(*width);
-            if open.index >= next {
+            // A division only where a bucket was passed over.
+            let end = (open.index + 1) * width;
+            if at < end {
                 break;
             }
+            let next = if at < end + width {
+                open.index + 1
+            } else {
+                at.div_euclid(*width)
+            };
             let bucket = open.bucket();
-            self.close(level, open.index, bucket, next);
-            self.open[level] = Some(Open::empty(next));
+            self.close(level, &open, bucket, next);
+            self.open[level] = Some(open.next(level, next));
             closed |= 1 << level;
             if bucket.floor.is_finite() {
                 below = Some((open.index * width, bucket));
@@ -278,8 +304,10 @@ impl Levels {
         closed
     }
 
-    fn merge(&mut self, level: usize, index: i64, bucket: &Bucket) {
-        let open = self.open[level].get_or_insert_with(|| Open::empty(index));
+    /// Makes a closed bucket that began at `from` (µs) part of the open one of the level above.
+    fn merge(&mut self, level: usize, from: i64, bucket: &Bucket) {
+        let open = self.open[level]
+            .get_or_insert_with(|| Open::empty(level, from.div_euclid(LEVELS[level].0)));
         open.floor = open.floor.min(bucket.floor);
         open.peak = open.peak.max(bucket.peak);
         if bucket.activity().is_finite() {
@@ -294,9 +322,10 @@ impl Levels {
         }
     }
 
-    fn close(&mut self, level: usize, index: i64, bucket: Bucket, next: i64) {
+    fn close(&mut self, level: usize, open: &Open, bucket: Bucket, next: i64) {
         let (_, length) = LEVELS[level];
         let start = Self::start(level);
+        let index = open.index;
         // Samples that far apart make no floors of this width, and the next level keeps them.
         if next - index > (length / 8) as i64 && level + 1 < LEVELS.len() {
             if self.lows[level] != f32::INFINITY {
@@ -307,7 +336,7 @@ impl Levels {
             return;
         }
         let low = self.lows[level];
-        let mut place = index.rem_euclid(length as i64) as usize;
+        let mut place = open.place as usize;
         let mut lost = false;
         let mut put = |place: usize, bucket: Bucket| {
             let old = std::mem::replace(&mut self.buckets[start + place], bucket);
@@ -342,7 +371,17 @@ impl Levels {
 
     /// The closed buckets of a level that hold something, oldest first, with the time of their middle (µs).
     pub(super) fn closed(&self, level: usize) -> impl DoubleEndedIterator<Item = (i64, &Bucket)> {
-        self.ending(level, i64::MIN, i64::MAX)
+        let (width, length) = LEVELS[level];
+        let start = Self::start(level);
+        let ring = &self.buckets[start..start + length];
+        let (end, place) = self.open[level].map_or((0, 0), |open| (open.index, open.place));
+        // The oldest is the one at the open one's place, which holds nothing of the open one yet.
+        let (young, old) = ring.split_at(place as usize);
+        let oldest = (end - length as i64) * width + width / 2;
+        let next = oldest + old.len() as i64 * width;
+        timed(oldest, width, old)
+            .chain(timed(next, width, young))
+            .filter(|(_, bucket)| bucket.floor.is_finite())
     }
 
     /// Those of them that end at or after `from` and at or before `until` (µs).
@@ -355,14 +394,21 @@ impl Levels {
         let (width, length) = LEVELS[level];
         let start = Self::start(level);
         let ring = &self.buckets[start..start + length];
-        let end = self.open[level].map_or(0, |open| open.index);
-        // The oldest is the one after the open one's place; that place itself is empty.
-        let (young, old) = ring.split_at(end.rem_euclid(length as i64) as usize);
+        let (end, place) = self.open[level].map_or((0, 0), |open| (open.index, open.place));
+        let (young, old) = ring.split_at(place as usize);
         let first = end - length as i64;
-        // A bucket ends where the next one begins.
-        let skip = (from.div_euclid(width) + i64::from(from.rem_euclid(width) != 0) - 1 - first)
-            .clamp(0, length as i64) as usize;
-        let take = (until.div_euclid(width) - first).clamp(0, length as i64) as usize;
+        // A bucket ends where the next one begins. Divisions are what costs here: where an end is open there is none.
+        let skip = if from <= first * width {
+            0
+        } else {
+            (from.div_euclid(width) + i64::from(from.rem_euclid(width) != 0) - 1 - first)
+                .clamp(0, length as i64) as usize
+        };
+        let take = if until >= end * width {
+            length
+        } else {
+            (until.div_euclid(width) - first).clamp(0, length as i64) as usize
+        };
         let old_take = take.min(old.len());
         let old = &old[skip.min(old_take)..old_take];
         let young_take = take - old_take;
@@ -386,12 +432,25 @@ impl Levels {
         (growth >= least).then_some(growth)
     }
 
+    /// Index of the bucket that is open at a level.
+    pub(super) fn index(&self, level: usize) -> Option<i64> {
+        self.open[level].map(|open| open.index)
+    }
+
     /// Floor of the last closed bucket of a level.
     pub(super) fn latest(&self, level: usize) -> Option<f64> {
-        self.open[level]?;
-        self.closed(level)
-            .next_back()
-            .map(|(_, bucket)| f64::from(bucket.floor))
+        let open = self.open[level].as_ref()?;
+        let start = Self::start(level);
+        let ring = &self.buckets[start..start + LEVELS[level].1];
+        let (young, old) = ring.split_at(open.place as usize);
+        // Mostly the very first.
+        young
+            .iter()
+            .rev()
+            .chain(old.iter().rev())
+            .map(|bucket| bucket.floor)
+            .find(|floor| floor.is_finite())
+            .map(f64::from)
     }
 
     /// Highest level before `at` (µs) that any bucket remembers.
@@ -477,7 +536,7 @@ impl Levels {
     pub(super) fn swing(&self, level: usize) -> f64 {
         let (_, length) = LEVELS[level];
         self.open[level].map_or(0.0, |open| {
-            let place = (open.index - 1).rem_euclid(length as i64) as usize;
+            let place = (open.place as usize).checked_sub(1).unwrap_or(length - 1);
             let bucket = &self.buckets[Self::start(level) + place];
             let swing = f64::from(bucket.peak - bucket.floor);
             if swing.is_finite() { swing } else { 0.0 }
@@ -540,7 +599,7 @@ impl Levels {
         {
             return;
         }
-        self.open[level] = Some(Open::empty(index + 1));
+        self.open[level] = Some(Open::empty(level, index + 1));
         *self.bucket(level, index) = bucket;
         self.lows[level] = self.lowest_of(level);
         self.gone &= !(1 << level);

@@ -39,16 +39,12 @@ pub(super) fn analyse(levels: &Levels, least: f64, scratch: &mut Scratch) -> Opt
     let higher = rises.iter().filter(|(_, rise)| *rise > 0.0).count();
     scratch.spare.clear();
     scratch.spare.extend(rises.iter().map(|(_, rise)| *rise));
-    let median = stats::median(&mut scratch.spare)?;
+    let median = stats::median(&scratch.spare, &mut scratch.keys)?;
     if higher * 10 < n * 8 || median < least {
         return None;
     }
     let mut part = |range: std::ops::Range<usize>| {
-        scratch.spare.clear();
-        scratch
-            .spare
-            .extend(rises[range].iter().map(|(_, rise)| *rise));
-        stats::median(&mut scratch.spare).unwrap_or(0.0)
+        stats::median(&scratch.spare[range], &mut scratch.keys).unwrap_or(0.0)
     };
     let (first, second) = (part(0..n / 2), part(n / 2..n));
     // A single step moves all hours after it at once.
@@ -57,9 +53,7 @@ pub(super) fn analyse(levels: &Levels, least: f64, scratch: &mut Scratch) -> Opt
         .map(|pair| (pair[1].1 - pair[0].1).abs())
         .fold(0.0, f64::max)
         / median;
-    scratch.spare.clear();
-    scratch.spare.extend(rises.iter().map(|(_, rise)| *rise));
-    let spread = stats::sigma(&mut scratch.spare);
+    let spread = stats::sigma(&scratch.spare, &mut scratch.keys);
     let day = (DAY as f64) * 3600.0;
     let error = 1.96 * spread / (n as f64 / 4.0).sqrt();
     // Neighbouring hours tell the same, so a quarter of them counts.

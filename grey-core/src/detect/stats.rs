@@ -9,11 +9,11 @@ const MAD_SIGMA: f64 = 1.4826;
 /// Room for one judgement, reused.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// As [`key`]s.
-    slopes: Vec<i64>,
+    /// Numbers as [`key`]s, to be put in order.
+    pub(super) keys: Vec<i64>,
     pub(super) spare: Vec<f64>,
     ranks: Vec<f64>,
-    order: Vec<usize>,
+    order: Vec<(i64, usize)>,
 }
 
 /// A trend of `n` points.
@@ -32,19 +32,15 @@ pub(super) struct Slope {
     pub(super) tau: f64,
 }
 
-/// Median of the values, which are reordered. `None` without values.
-pub(super) fn median(values: &mut [f64]) -> Option<f64> {
-    if values.is_empty() {
-        return None;
-    }
-    let (middle, odd) = (values.len() / 2, values.len() % 2 == 1);
-    let (below, at, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-    let at = *at;
-    if odd {
-        return Some(at);
-    }
-    let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    Some((at + lower) / 2.0)
+/// Median of the values, for which `keys` is room. `None` without values.
+pub(super) fn median(values: &[f64], keys: &mut Vec<i64>) -> Option<f64> {
+    median_of(values.iter().copied(), keys)
+}
+
+fn median_of(values: impl Iterator<Item = f64>, keys: &mut Vec<i64>) -> Option<f64> {
+    keys.clear();
+    keys.extend(values.map(key_of));
+    median_of_keys(keys)
 }
 
 /// A number in the order of `f64::total_cmp`, which integers are compared in faster. Its own inverse.
@@ -75,27 +71,28 @@ fn median_of_keys(keys: &mut [i64]) -> Option<f64> {
     Some((at + lower) / 2.0)
 }
 
-/// Standard deviation estimated from the median absolute deviation. `values` is used up.
-pub(super) fn sigma(values: &mut [f64]) -> f64 {
-    let Some(middle) = median(values) else {
+/// Standard deviation estimated from the median absolute deviation.
+pub(super) fn sigma(values: &[f64], keys: &mut Vec<i64>) -> f64 {
+    let Some(middle) = median(values, keys) else {
         return 0.0;
     };
-    for value in values.iter_mut() {
-        *value = (*value - middle).abs();
-    }
-    median(values).unwrap_or(0.0) * MAD_SIGMA
+    let away = values.iter().map(|value| (value - middle).abs());
+    median_of(away, keys).unwrap_or(0.0) * MAD_SIGMA
+}
+
+/// Noise of the values: the spread of the steps from each to the next, so that a steady climb is none.
+pub(super) fn noise(y: &[f64], scratch: &mut Scratch) -> f64 {
+    let Scratch { keys, spare, .. } = scratch;
+    spare.clear();
+    spare.extend(y.windows(2).map(|pair| pair[1] - pair[0]));
+    sigma(spare, keys) / std::f64::consts::SQRT_2
 }
 
 /// CUSUM of what the values lie above the median of their first quarter, beyond a sigma each: whether it has reached
-/// five sigmas. Sigma is the spread of the steps from value to value, so that a steady climb is no noise; `least` is the
-/// smallest sigma believed.
-pub(super) fn cusum(y: &[f64], least: f64, spare: &mut Vec<f64>) -> bool {
-    spare.clear();
-    spare.extend(y.windows(2).map(|pair| pair[1] - pair[0]));
-    let sigma = (sigma(spare) / std::f64::consts::SQRT_2).max(least);
-    spare.clear();
-    spare.extend_from_slice(&y[..y.len().min((y.len() / 4).max(3))]);
-    let Some(usual) = median(spare) else {
+/// five sigmas. Sigma is their [`noise`], or the least that is believed.
+pub(super) fn cusum(y: &[f64], sigma: f64, keys: &mut Vec<i64>) -> bool {
+    let begin = &y[..y.len().min((y.len() / 4).max(3))];
+    let Some(usual) = median(begin, keys) else {
         return false;
     };
     let mut sum = 0.0_f64;
@@ -116,13 +113,14 @@ pub(super) fn slope(t: &[f64], y: &[f64], scratch: &mut Scratch) -> Option<Slope
     if n < 3 {
         return None;
     }
-    let slopes = &mut scratch.slopes;
+    let slopes = &mut scratch.keys;
     slopes.clear();
-    let mut s = 0i64;
+    let (mut s, mut equal) = (0i64, false);
     for i in 0..n {
         for j in i + 1..n {
             let rise = y[j] - y[i];
             s += i64::from(rise > 0.0) - i64::from(rise < 0.0);
+            equal |= rise == 0.0;
             slopes.push(key_of(rise / (t[j] - t[i])));
         }
     }
@@ -130,7 +128,10 @@ pub(super) fn slope(t: &[f64], y: &[f64], scratch: &mut Scratch) -> Option<Slope
     let tau = s as f64 / pairs as f64;
     let mid = median_of_keys(slopes)?;
     let count = n as f64;
-    let mut variance = count * (count - 1.0) * (2.0 * count + 5.0) - ties(y, n, &mut scratch.spare);
+    let mut variance = count * (count - 1.0) * (2.0 * count + 5.0);
+    if equal {
+        variance -= ties(&y[..n], &mut scratch.keys);
+    }
     variance = (variance / 18.0).max(1.0);
     if tau.abs() < 0.95 {
         variance *= hamed_rao(t, y, n, mid, scratch);
@@ -152,7 +153,7 @@ pub(super) fn slope(t: &[f64], y: &[f64], scratch: &mut Scratch) -> Option<Slope
 /// since it is wanted for what is told only.
 pub(super) fn interval(slope: &mut Slope, t: &[f64], y: &[f64], scratch: &mut Scratch) {
     let n = t.len().min(y.len());
-    let slopes = &mut scratch.slopes;
+    let slopes = &mut scratch.keys;
     slopes.clear();
     for i in 0..n {
         for j in i + 1..n {
@@ -174,12 +175,13 @@ pub(super) fn interval(slope: &mut Slope, t: &[f64], y: &[f64], scratch: &mut Sc
     }
 }
 
-fn ties(y: &[f64], n: usize, spare: &mut Vec<f64>) -> f64 {
-    spare.clear();
-    spare.extend_from_slice(&y[..n]);
-    spare.sort_unstable_by(f64::total_cmp);
+/// Σ u(u−1)(2u+5) over the groups of u equal values.
+fn ties(y: &[f64], keys: &mut Vec<i64>) -> f64 {
+    keys.clear();
+    keys.extend(y.iter().copied().map(key_of));
+    keys.sort_unstable();
     let mut sum = 0.0;
-    for run in spare.chunk_by(|a, b| a == b) {
+    for run in keys.chunk_by(|a, b| of_key(*a) == of_key(*b)) {
         let u = run.len() as f64;
         sum += u * (u - 1.0) * (2.0 * u + 5.0);
     }
@@ -192,12 +194,12 @@ fn hamed_rao(t: &[f64], y: &[f64], n: usize, slope: f64, scratch: &mut Scratch) 
     residuals.extend((0..n).map(|i| y[i] - slope * (t[i] - t[0])));
     let order = &mut scratch.order;
     order.clear();
-    order.extend(0..n);
-    order.sort_unstable_by(|a, b| residuals[*a].total_cmp(&residuals[*b]));
+    order.extend(residuals.iter().copied().map(key_of).zip(0..));
+    order.sort_unstable();
     let ranks = &mut scratch.ranks;
     ranks.clear();
     ranks.resize(n, 0.0);
-    for (rank, at) in order.iter().enumerate() {
+    for (rank, (_, at)) in order.iter().enumerate() {
         ranks[*at] = rank as f64;
     }
     let mean = (n - 1) as f64 / 2.0;
@@ -319,14 +321,16 @@ mod tests {
         let mut line: Vec<f64> = (0..21).map(f64::from).collect();
         line[10] = 1e6;
         assert!((of(&line).median - 1.0).abs() < 0.05);
-        assert_eq!(median(&mut [1.0, 2.0, 1e9]), Some(2.0));
-        assert_eq!(median(&mut []), None);
-        assert!((sigma(&mut [1.0, 2.0, 3.0, 4.0, 100.0]) - MAD_SIGMA).abs() < 1e-9);
+        let mut keys = Vec::new();
+        assert_eq!(median(&[1.0, 2.0, 1e9], &mut keys), Some(2.0));
+        assert_eq!(median(&[2.0, -1e9, 1.0, -3.0], &mut keys), Some(-1.0));
+        assert_eq!(median(&[], &mut keys), None);
+        assert!((sigma(&[1.0, 2.0, 3.0, 4.0, 100.0], &mut keys) - MAD_SIGMA).abs() < 1e-9);
     }
 
     #[test]
     fn cusum_rises_with_a_drift_and_not_with_noise() {
-        let mut spare = Vec::new();
+        let mut scratch = Scratch::default();
         let mut x = 0x9E37_79B9_u64;
         let noise: Vec<f64> = (0..60)
             .map(|_| {
@@ -337,13 +341,15 @@ mod tests {
                 (x >> 40) as f64 / 1e6
             })
             .collect();
-        assert!(!cusum(&noise, 0.1, &mut spare));
+        let sigma = super::noise(&noise, &mut scratch);
+        assert!(!cusum(&noise, sigma, &mut scratch.keys));
         let drift: Vec<f64> = noise
             .iter()
             .enumerate()
             .map(|(i, y)| y + 40.0 * i as f64)
             .collect();
-        assert!(cusum(&drift, 0.1, &mut spare));
+        let sigma = super::noise(&drift, &mut scratch);
+        assert!(cusum(&drift, sigma, &mut scratch.keys));
     }
 
     #[test]

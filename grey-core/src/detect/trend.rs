@@ -5,6 +5,8 @@ use super::stats::{self, MOST, Scratch, Slope};
 
 /// A segment shorter than this many floors says nothing.
 const LEAST_FLOORS: usize = 8;
+/// The smallest noise believed, bytes.
+const LEAST_NOISE: f64 = 65_536.0;
 /// Growth whose second half is less than this part of its first half slows down.
 pub(super) const STEADY: f64 = 0.8;
 
@@ -152,11 +154,7 @@ pub(super) fn analyse(
     if n < LEAST_FLOORS {
         return None;
     }
-    scratch.spare.clear();
-    scratch
-        .spare
-        .extend(floors.floor.windows(2).map(|pair| pair[1] - pair[0]));
-    let noise = stats::sigma(&mut scratch.spare) / std::f64::consts::SQRT_2;
+    let noise = stats::noise(&floors.floor, scratch);
     let lowest = floors.floor.iter().copied().fold(f64::INFINITY, f64::min);
     // A last floor that happens to lie high is no growth.
     let end = if 4.0 * noise > floors.floor[n - 1] - lowest {
@@ -165,7 +163,7 @@ pub(super) fn analyse(
         floors.floor[n - 1]
     };
     let growth = end - lowest;
-    if growth < least || !stats::cusum(&floors.floor, 65_536.0, &mut scratch.spare) {
+    if growth < least || !stats::cusum(&floors.floor, noise.max(LEAST_NOISE), &mut scratch.keys) {
         return None;
     }
     // The growth begins where the floors were at their lowest for the last time, give or take the noise.
@@ -211,8 +209,8 @@ fn segment(
             .zip(y)
             .map(|(peak, floor)| peak - floor),
     );
-    let swings = scratch.spare.clone();
-    let swing = stats::median(&mut scratch.spare).unwrap_or(0.0);
+    let swings = &scratch.spare;
+    let swing = stats::median(swings, &mut scratch.keys).unwrap_or(0.0);
     let deep = swings.iter().filter(|each| **each >= swing / 2.0).count();
     let resolved = swing >= 3.0 * slope.median.max(0.0) * width
         && swing >= 0.02 * y[n - 1]
@@ -261,9 +259,8 @@ fn second_half(t: &[f64], y: &[f64], scratch: &mut Scratch) -> f64 {
         for t in &t[from..to] {
             at += t / (to - from) as f64;
         }
-        scratch.spare.clear();
-        scratch.spare.extend_from_slice(&y[from..to]);
-        (at, stats::median(&mut scratch.spare).unwrap_or(y[from]))
+        let median = stats::median(&y[from..to], &mut scratch.keys);
+        (at, median.unwrap_or(y[from]))
     };
     let (t0, y0) = middle_of(0);
     let (t1, y1) = middle_of((n - part) / 2);
@@ -284,9 +281,8 @@ fn course(t: &[f64], y: &[f64], scratch: &mut Scratch) -> Course {
         let from = ((n - part) as f64 * share).round() as usize;
         let to = from + part;
         let at = t[from..to].iter().sum::<f64>() / part as f64;
-        scratch.spare.clear();
-        scratch.spare.extend_from_slice(&y[from..to]);
-        (at, stats::median(&mut scratch.spare).unwrap_or(y[from]))
+        let median = stats::median(&y[from..to], &mut scratch.keys);
+        (at, median.unwrap_or(y[from]))
     });
     let (seconds, growth) = (ends[4].0 - ends[0].0, ends[4].1 - ends[0].1);
     if growth <= 0.0 || seconds <= 0.0 {

@@ -169,9 +169,11 @@ impl Governor {
         }
         if bad.is_some() {
             self.bounds.harmed(&decision.path, decision.rung, now);
+        } else if outcome.wanted {
+            self.bounds.wanted(&decision.path, decision.rung, now);
         }
         if !decision.rung.takes() {
-            if bad.is_none() {
+            if bad.is_none() && !outcome.wanted {
                 self.bounds.went_well(&decision.path, decision.rung);
             }
             return;

@@ -76,6 +76,8 @@ pub struct Held {
 struct Harmed {
     at: Timestamp,
     count: u32,
+    /// The last time it was no harm: somebody wanted what stood still.
+    wanted: bool,
 }
 
 impl Harmed {
@@ -255,10 +257,20 @@ impl Bounds {
 
     /// Harm followed an action: it is not repeated before a growing time.
     pub fn harmed(&mut self, path: &str, rung: Rung, now: Timestamp) {
+        self.cool(path, rung, now, false);
+    }
+
+    /// What it stopped was wanted: stopping it again has to wait as it does after harm.
+    pub fn wanted(&mut self, path: &str, rung: Rung, now: Timestamp) {
+        self.cool(path, rung, now, true);
+    }
+
+    fn cool(&mut self, path: &str, rung: Rung, now: Timestamp, wanted: bool) {
         let key = (path.to_owned(), rung);
         let harmed = self.harmed.entry(key).or_default();
         harmed.count = harmed.count.saturating_add(1);
         harmed.at = now;
+        harmed.wanted = wanted;
     }
 
     /// An action went well: what was remembered of harm before it counts half.
@@ -289,7 +301,7 @@ impl Bounds {
             .iter()
             .filter_map(move |((path, rung), harmed)| {
                 Some(format!(
-                    "{}{} of {path}: {} left after {} in a row did harm",
+                    "{}{} of {path}: {} left after {} in a row {}",
                     rung.kind(),
                     if *rung == Rung::File {
                         " of page cache"
@@ -297,7 +309,12 @@ impl Bounds {
                         ""
                     },
                     format_duration_us(harmed.left(now)? as u64),
-                    harmed.count
+                    harmed.count,
+                    if harmed.wanted {
+                        "were cut short"
+                    } else {
+                        "did harm"
+                    }
                 ))
             })
     }

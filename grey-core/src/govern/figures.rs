@@ -359,6 +359,7 @@ impl Figures {
                 }
             }),
             returned: 0.0,
+            cache_cools: false,
             anon_futile_us: known.anon_futile.map(|at| micros(now.0 - at.0)),
             leak: known.leak,
             busy: false,

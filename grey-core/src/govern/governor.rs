@@ -122,6 +122,8 @@ impl Governor {
         view.machine.scattered = self.scattered;
         for group in &mut view.groups {
             group.returned = self.bounds.returned(&group.path);
+            let cools = self.bounds.cools_down(&group.path, Rung::File, now);
+            group.cache_cools = cools.is_some();
         }
         view.machine.host_available_pct = self.host_available_pct;
         view

@@ -330,6 +330,8 @@ pub struct Idle {
     pub cpu_pct: f64,
     /// Fewer faults than this a second.
     pub faults_per_s: f64,
+    /// What was frozen goes on when somebody is seen to want it.
+    pub thaw_on_demand: bool,
 }
 
 impl Default for Idle {
@@ -338,6 +340,7 @@ impl Default for Idle {
             after_us: 600 * SECOND,
             cpu_pct: 0.5,
             faults_per_s: 10.0,
+            thaw_on_demand: true,
         }
     }
 }

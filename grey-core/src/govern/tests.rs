@@ -1,5 +1,7 @@
+use super::settings::{Idle, Override};
 use super::*;
-use crate::event::{Body, Cgroup, Event, Mem, Psi, Reclaim, SCHEMA, Sample};
+use crate::act::protection::Pattern;
+use crate::event::{Body, Cgroup, Cpu, Event, Mem, Psi, Reclaim, SCHEMA, Sample};
 
 const SECOND: i64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -189,4 +191,70 @@ fn feedback_blames_what_was_done_lately_there() {
     assert_eq!((governor.model().outcomes, governor.model().bad), (1, 1));
     let late = Timestamp((second + 400) * SECOND);
     assert_eq!(governor.feedback_bad(late, None), 0);
+}
+
+/// Idle and confirmed; observed until it is to be frozen, for at most so many seconds.
+fn freeze(governor: &mut Governor, second: &mut i64, most: i64) -> Option<Decision> {
+    for _ in 0..most {
+        *second += 1;
+        let mut event = sample("/a", "container", *second, 0);
+        if let Body::Sample(sample) = &mut event.body {
+            sample.cpu = Some(Cpu { usage_us_total: 7 });
+        }
+        governor.observe(&event);
+        let now = Timestamp(*second * SECOND);
+        if let Some(decision) = governor.decide(now, &|_| None).pop() {
+            assert_eq!(decision.rung, Rung::Freeze);
+            return Some(decision);
+        }
+    }
+    None
+}
+
+#[test]
+fn what_was_wanted_while_frozen_is_not_frozen_again_before_a_growing_time() {
+    let settings = Settings {
+        policy: PolicyKind::Conservative,
+        idle: Idle {
+            after_us: 2 * SECOND,
+            ..Idle::default()
+        },
+        overrides: vec![Override {
+            matches: Pattern::new("/a", "/sys/fs/cgroup").unwrap(),
+            policy: None,
+            floor: None,
+            ceiling: None,
+            anon: None,
+            freeze: true,
+        }],
+        ..Settings::default()
+    };
+    let mut governor = Governor::new(settings, learn::Model::default());
+    let mut second = 0;
+    let ended = |governor: &mut Governor, decision: &Decision, second: i64, wanted: bool| {
+        let outcome = Outcome {
+            elapsed_us: 1_000_000,
+            wanted,
+            ..Outcome::default()
+        };
+        governor.outcome(decision.number, outcome, Timestamp(second * SECOND));
+    };
+    let decision = freeze(&mut governor, &mut second, 20).unwrap();
+    // At the end of its time it may be frozen at the next turn.
+    ended(&mut governor, &decision, second, false);
+    let mut decision = freeze(&mut governor, &mut second, 20).unwrap();
+    for pause in [60, 120, 240] {
+        ended(&mut governor, &decision, second, true);
+        let now = Timestamp(second * SECOND);
+        let cooling: Vec<String> = governor.bounds().cooling(now).collect();
+        assert!(
+            cooling.len() == 1 && cooling[0].ends_with("in a row were cut short"),
+            "{cooling:?}"
+        );
+        let settled = governor.history().next_back().unwrap();
+        assert_eq!((settled.bad, governor.model().bad), (None, 0));
+        assert!(freeze(&mut governor, &mut second, pause - 1).is_none());
+        // Turns are ten seconds apart.
+        decision = freeze(&mut governor, &mut second, 11).unwrap();
+    }
 }

@@ -137,6 +137,8 @@ pub struct Group {
     pub frozen: bool,
     /// What came of the last reclaim.
     pub last: Option<Last>,
+    /// To take page cache from it did harm: not now.
+    pub cache_cools: bool,
     /// Part of what was taken from it in the last hours that came back.
     pub returned: f64,
     /// How long ago anonymous memory gave next to nothing, µs, where that was its last answer.

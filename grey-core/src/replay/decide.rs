@@ -96,7 +96,7 @@ impl Decide {
             .then(|| serde_json::from_value(Value::Object(line)).ok())
             .flatten();
         if waits {
-            self.inputs[input].push(at.0, event);
+            let _ = self.inputs[input].push(at.0, event);
         }
     }
 

@@ -95,12 +95,12 @@ impl<'a> Cursor<'a> {
             if self.peek() != b'"' {
                 return self.fault("no key");
             }
-            let key = self.string()?;
+            let (start, end, _) = self.quoted()?;
             if self.peek() != b':' {
                 return self.fault("no colon after a key");
             }
             self.at += 1;
-            member(self, key.raw.as_bytes())?;
+            member(self, &self.bytes[start..end])?;
             match self.peek() {
                 b',' => self.at += 1,
                 b'}' => return self.close(),
@@ -134,8 +134,16 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    #[inline]
     fn string(&mut self) -> Result<Text<'a>, Fault> {
+        let (start, end, escaped) = self.quoted()?;
+        // Both ends are at quotes, so on the borders of characters.
+        let raw = self.text.get(start..end).unwrap_or_default();
+        Ok(Text { raw, escaped })
+    }
+
+    /// Reads over a string: where it begins and ends between its quotes, and whether there are escapes in it.
+    #[inline]
+    fn quoted(&mut self) -> Result<(usize, usize, bool), Fault> {
         let start = self.at + 1;
         let mut at = start;
         let mut escaped = false;
@@ -158,9 +166,7 @@ impl<'a> Cursor<'a> {
             }
         }
         self.at = at + 1;
-        // Both ends are at quotes, so on the borders of characters.
-        let raw = self.text.get(start..at).unwrap_or_default();
-        Ok(Text { raw, escaped })
+        Ok((start, at, escaped))
     }
 
     /// Where the escape that begins at `at` ends.
@@ -252,13 +258,25 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    /// Reads over a value that stood like this, complete, in another line. `None` if this one does not.
+    #[inline]
+    pub(super) fn again(&mut self, value: &str) -> Option<&'a str> {
+        self.peek();
+        let end = self.at + value.len();
+        // What comes first cannot be the begin of something longer: an object ends with its brace.
+        let same = value.ends_with('}') && self.bytes.get(self.at..end)? == value.as_bytes();
+        let text = same.then(|| self.text.get(self.at..end)).flatten()?;
+        self.at = end;
+        Some(text)
+    }
+
     /// Reads over a value of any kind and returns it as it stands in the line.
     pub(super) fn skip(&mut self) -> Result<&'a str, Fault> {
         let first = self.peek();
         let start = self.at;
         match first {
             b'"' => {
-                self.string()?;
+                self.quoted()?;
             }
             b'0'..=b'9' => {
                 self.figure()?;

@@ -10,7 +10,7 @@ use super::json::{Cursor, Fault, Text};
 use super::time;
 
 /// Kinds of line that matter here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The state of a cgroup.
     Sample,
@@ -21,11 +21,12 @@ pub(super) enum Kind {
     /// An OOM kill.
     Oom,
     /// What the detector has no use for, a verdict among others: it is reached again.
+    #[default]
     Other,
 }
 
-/// The parts of a line, borrowed from it.
-#[derive(Clone, Debug)]
+/// The parts of a line, borrowed from it. Filled in place: to hand it on by value would cost more than to read it.
+#[derive(Debug, Default)]
 pub(super) struct Line<'a> {
     pub(super) kind: Kind,
     pub(super) ts: Timestamp,
@@ -34,70 +35,74 @@ pub(super) struct Line<'a> {
     pub(super) boot_id: Option<Text<'a>>,
     /// The object as it stands.
     pub(super) cgroup: &'a str,
-    /// The figures of a sample; `id` is the cgroup object's and not set here.
-    pub(super) point: Point,
     /// The object of a `process`, `growth` or `oom` as it stands.
     pub(super) body: &'a str,
-}
-
-/// Why a line cannot be used, in words.
-pub(super) type Why = String;
-
-/// Reads a line that is UTF-8 and not blank.
-pub(super) fn parse(text: &str) -> Result<Line<'_>, Why> {
-    Parts::read(text)
-        .map_err(|fault| {
-            let mut why = format!("not JSON: {}", fault.why);
-            let _ = write!(why, " at column {}", fault.at + 1);
-            why
-        })?
-        .line()
-}
-
-#[derive(Default)]
-struct Parts<'a> {
-    kind: Option<Text<'a>>,
+    r#type: Option<Text<'a>>,
     /// There is a `type`, of whatever kind.
     typed: bool,
-    ts: Option<Text<'a>>,
-    seq: u64,
-    host: Option<Text<'a>>,
-    boot_id: Option<Text<'a>>,
-    cgroup: Option<&'a str>,
+    instant: Option<Text<'a>>,
+    identity: Option<&'a str>,
     mem: bool,
     /// `mem.anon` is there and no count of bytes.
     strange_anon: bool,
-    point: Point,
     process: Option<&'a str>,
     growth: Option<&'a str>,
     oom: Option<&'a str>,
 }
 
-impl<'a> Parts<'a> {
-    fn read(text: &'a str) -> Result<Self, Fault> {
-        let mut parts = Parts::default();
+/// Why a line cannot be used, in words.
+pub(super) type Why = String;
+
+impl<'a> Line<'a> {
+    /// Reads a text that is not blank into this new line. The figures of a sample are left in `point`; `id` is the cgroup
+    /// object's and not set there. `guess` is an object that was read before: where the cgroup's is the same, it is not
+    /// looked into again.
+    pub(super) fn read(
+        &mut self,
+        text: &'a str,
+        guess: Option<&str>,
+        point: &mut Point,
+    ) -> Result<(), Why> {
+        *point = Point::default();
         let mut cursor = Cursor::new(text);
-        cursor.object(|cursor, key| parts.member(cursor, key))?;
-        cursor.end()?;
-        Ok(parts)
+        cursor
+            .object(|cursor, key| self.member(cursor, key, guess, point))
+            .and_then(|()| cursor.end())
+            .map_err(|fault| {
+                let mut why = format!("not JSON: {}", fault.why);
+                let _ = write!(why, " at column {}", fault.at + 1);
+                why
+            })?;
+        self.understand(point)
     }
 
     #[inline]
-    fn member(&mut self, cursor: &mut Cursor<'a>, key: &[u8]) -> Result<(), Fault> {
+    fn member(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        key: &[u8],
+        guess: Option<&str>,
+        point: &mut Point,
+    ) -> Result<(), Fault> {
         match key {
-            b"ts" => self.ts = cursor.maybe_string()?,
+            b"ts" => self.instant = cursor.maybe_string()?,
             b"type" => {
                 self.typed = true;
-                self.kind = cursor.maybe_string()?;
+                self.r#type = cursor.maybe_string()?;
             }
             b"seq" => self.seq = cursor.figure()?.unwrap_or(0),
             b"host" => self.host = cursor.maybe_string()?,
             b"boot_id" => self.boot_id = cursor.maybe_string()?,
-            b"cgroup" => self.cgroup = object_only(cursor)?,
-            b"mem" => self.mem(cursor)?,
-            b"faults" => self.point.faults = one(cursor, b"minor_total")?,
-            b"vm" => self.point.virt = one(cursor, b"virtual")?,
-            b"processes" => self.point.processes = cursor.figure()?,
+            b"cgroup" => {
+                self.identity = match guess.and_then(|guess| cursor.again(guess)) {
+                    Some(same) => Some(same),
+                    None => object_only(cursor)?,
+                };
+            }
+            b"mem" => self.mem(cursor, point)?,
+            b"faults" => point.faults = one(cursor, b"minor_total")?,
+            b"vm" => point.virt = one(cursor, b"virtual")?,
+            b"processes" => point.processes = cursor.figure()?,
             b"process" => self.process = object_only(cursor)?,
             b"growth" => self.growth = object_only(cursor)?,
             b"oom" => self.oom = object_only(cursor)?,
@@ -108,13 +113,13 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    fn mem(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Fault> {
+    fn mem(&mut self, cursor: &mut Cursor<'a>, point: &mut Point) -> Result<(), Fault> {
         if cursor.peek() != b'{' {
             cursor.skip()?;
             return Ok(());
         }
         self.mem = true;
-        let (point, strange) = (&mut self.point, &mut self.strange_anon);
+        let strange = &mut self.strange_anon;
         cursor.object(|cursor, key| {
             match key {
                 b"anon" => {
@@ -142,8 +147,9 @@ impl<'a> Parts<'a> {
         })
     }
 
-    fn line(self) -> Result<Line<'a>, Why> {
-        let (kind, body) = match self.kind.map(|kind| kind.raw) {
+    /// What it is, from what was found.
+    fn understand(&mut self, point: &mut Point) -> Result<(), Why> {
+        (self.kind, self.body) = match self.r#type.map(|kind| kind.raw) {
             Some("sample") if self.mem => (Kind::Sample, ""),
             // Written where nothing of the cgroup's memory could be read.
             Some("sample") => (Kind::Other, ""),
@@ -155,28 +161,18 @@ impl<'a> Parts<'a> {
             None if self.mem => (Kind::Sample, ""),
             None => return Err("neither a `type` nor a `mem` object".to_owned()),
         };
-        let mut line = Line {
-            kind,
-            ts: Timestamp::default(),
-            seq: self.seq,
-            host: self.host,
-            boot_id: self.boot_id,
-            cgroup: "",
-            point: self.point,
-            body,
-        };
-        if kind == Kind::Other {
-            return Ok(line);
+        if self.kind == Kind::Other {
+            return Ok(());
         }
-        if kind == Kind::Sample && self.strange_anon {
+        if self.kind == Kind::Sample && self.strange_anon {
             return Err("`mem.anon` is no number of bytes".to_owned());
         }
-        let ts = self.ts.ok_or("no `ts` string")?;
-        line.ts = time::parse(ts.raw)
+        let ts = self.instant.ok_or("no `ts` string")?;
+        self.ts = time::parse(ts.raw)
             .ok_or_else(|| format!("`ts` is no RFC 3339 instant: {}", short(ts.raw)))?;
-        line.point.at_us = line.ts.0;
-        line.cgroup = self.cgroup.ok_or("no `cgroup` object")?;
-        Ok(line)
+        point.at_us = self.ts.0;
+        self.cgroup = self.identity.ok_or("no `cgroup` object")?;
+        Ok(())
     }
 }
 

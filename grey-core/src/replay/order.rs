@@ -18,11 +18,11 @@ pub(super) struct Timed<T> {
 
 /// What became of something that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(super) enum Arrival<T> {
     /// It waits for its turn.
     Kept,
-    /// Later ones have been handed out already.
-    Late,
+    /// Later ones have been handed out already, so it is handed back.
+    Late(T),
     /// Kept, and time goes on from here: the clock was set back.
     SetBack,
 }
@@ -58,7 +58,7 @@ impl<T> Order<T> {
         }
     }
 
-    pub(super) fn push(&mut self, at: i64, item: T) -> Arrival {
+    pub(super) fn push(&mut self, at: i64, item: T) -> Arrival<T> {
         let mut arrival = Arrival::Kept;
         if self
             .newest
@@ -66,7 +66,7 @@ impl<T> Order<T> {
         {
             let since = *self.late_since.get_or_insert(at);
             if at.saturating_sub(since) < self.window.max(LEAST_STEP_US) {
-                return Arrival::Late;
+                return Arrival::Late(item);
             }
             while let Some(before) = self.pop_waiting(i64::MAX) {
                 self.overdue.push_back(before);
@@ -181,7 +181,7 @@ mod tests {
             assert_eq!(order.push(at * S, ()), Arrival::Kept, "{at}");
         }
         assert_eq!(order.frontier(), S);
-        assert_eq!(order.push(0, ()), Arrival::Late);
+        assert_eq!(order.push(0, ()), Arrival::Late(()));
         assert_eq!(drained(&mut order, 8 * S), [S, 2 * S, 3 * S, 5 * S]);
         order.end();
         assert_eq!(drained(&mut order, i64::MAX), [9 * S, 11 * S]);
@@ -193,8 +193,8 @@ mod tests {
         for at in 1000..1020 {
             order.push(at * S, ());
         }
-        let fates: Vec<Arrival> = (0..15).map(|at| order.push(at * S, ())).collect();
-        assert!(fates[..10].iter().all(|fate| *fate == Arrival::Late));
+        let fates: Vec<Arrival<()>> = (0..15).map(|at| order.push(at * S, ())).collect();
+        assert!(fates[..10].iter().all(|fate| *fate == Arrival::Late(())));
         assert_eq!(fates[10], Arrival::SetBack);
         assert!(fates[11..].iter().all(|fate| *fate == Arrival::Kept));
         let overdue: Vec<i64> = std::iter::from_fn(|| order.overdue().map(|t| t.at / S)).collect();
@@ -207,7 +207,7 @@ mod tests {
         let mut order = Order::new(S);
         for at in 1000..2000 {
             assert_eq!(order.push(at * S, ()), Arrival::Kept);
-            assert_eq!(order.push((at - 900) * S, ()), Arrival::Late);
+            assert_eq!(order.push((at - 900) * S, ()), Arrival::Late(()));
         }
     }
 
@@ -234,7 +234,7 @@ mod tests {
             let (mut out, mut late) = (Vec::new(), 0);
             for at in &times {
                 // A step back takes ten seconds of late ones; here all of it is 60 µs.
-                late += usize::from(order.push(*at, ()) == Arrival::Late);
+                late += usize::from(order.push(*at, ()) == Arrival::Late(()));
                 let until = order.frontier().saturating_sub(1);
                 out.extend(drained(&mut order, until));
             }

@@ -164,6 +164,7 @@ impl Run {
                     done.cpus,
                 )),
                 reverted: false,
+                wanted: false,
             };
             done.outcome = Some(outcome);
             told.push((done.decision.number, outcome));

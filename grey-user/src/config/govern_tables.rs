@@ -157,6 +157,7 @@ fn idle(mut table: Table<'_>, idle: &mut Idle) {
         after_us,
         cpu_pct,
         faults_per_s,
+        thaw_on_demand,
     } = idle;
     table.micros(
         (
@@ -174,6 +175,13 @@ fn idle(mut table: Table<'_>, idle: &mut Idle) {
         ("faults_per_s", "Fewer page faults a second."),
         0.1..=1e6,
         faults_per_s,
+    );
+    table.flag(
+        (
+            "thaw_on_demand",
+            "What was frozen goes on when a connection, data, a signal or another process waits for it.",
+        ),
+        thaw_on_demand,
     );
     table.finish();
 }

@@ -322,6 +322,7 @@ report_block = "off"
         after = "5m"
         cpu_pct = 1
         faults_per_s = 2.5
+        thaw_on_demand = false
 
         [[govern.override]]
         match = "batch-*.service"
@@ -429,6 +430,7 @@ report_block = "off"
         after_us: 300 * s,
         cpu_pct: 1.0,
         faults_per_s: 2.5,
+        thaw_on_demand: false,
     };
     assert_eq!(idle, want);
     let [batch, slice] = overrides.as_slice() else {

@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use grey_core::event::{ActionOutcome, ActionState, Body, Cgroup, OutcomeVerdict};
-use grey_core::govern::{Decision, Outcome};
+use grey_core::govern::{Decision, Outcome, Rung};
 use grey_core::identity::identify;
+use grey_core::view::printable;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::act::session::stopped;
@@ -17,7 +18,9 @@ use crate::cli::Failure;
 use crate::enforce::report::{Report, ReportArgs};
 use crate::enforce::tell::{Tell, rollback};
 use crate::enforce::{Act, Actuator as _, Common, Place, freed, outcome};
+use crate::host::Call;
 
+use super::demand::Demand;
 use super::means::{Means, common};
 
 /// How often it looks at what it holds.
@@ -30,18 +33,26 @@ const TIDY: Duration = Duration::from_secs(60);
 /// What the actor is asked for.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// To carry out a decision; looked at for so long afterwards. `cpus` is what its target used before.
-    Do {
-        decision: Box<Decision>,
-        observe: Duration,
-        cpus: Option<f64>,
-    },
+    /// To carry out a decision.
+    Do(Box<Task>),
     /// To take back what is held on this cgroup.
     Release(String),
     /// To go by the configuration as it is now.
     Reload,
     /// To have the host told of free blocks of this size and larger, for as long as we live; `None` for as it was.
     Report(Option<u64>),
+}
+
+/// A decision and what its carrying out goes by.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) decision: Decision,
+    /// It is looked at for so long afterwards.
+    pub(super) observe: Duration,
+    /// CPUs that its target used before.
+    pub(super) cpus: Option<f64>,
+    /// What was frozen goes on when somebody wants it to.
+    pub(super) thaw_on_demand: bool,
 }
 
 /// What the actor tells.
@@ -80,6 +91,7 @@ pub(super) fn run(role: &Role, orders: &Receiver<Order>, tell: &UnboundedSender<
         held: Vec::new(),
         watched: Vec::new(),
         reporting: None,
+        blind: None,
         tidied: Instant::now(),
     };
     if !role.shadow {
@@ -88,11 +100,7 @@ pub(super) fn run(role: &Role, orders: &Receiver<Order>, tell: &UnboundedSender<
     }
     loop {
         match orders.recv_timeout(TICK) {
-            Ok(Order::Do {
-                decision,
-                observe,
-                cpus,
-            }) => actor.carry_out(&decision, observe, cpus),
+            Ok(Order::Do(task)) => actor.carry_out(&task),
             Ok(Order::Release(path)) => actor.release(&path),
             Ok(Order::Reload) => actor.reload(),
             Ok(Order::Report(block)) => actor.report(block),
@@ -111,9 +119,21 @@ struct Hold {
     target: Option<Target>,
     until: Instant,
     watchdog: Option<Watchdog>,
+    demand: Option<Demand>,
     outcome: ActionOutcome,
     begun: Instant,
     cpus: Option<f64>,
+}
+
+/// Why an action that was in force is so no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Its time, or somebody's word.
+    Well,
+    /// It did harm.
+    Harm,
+    /// Somebody wanted what it stopped.
+    Wanted,
 }
 
 /// An action that is over, and looked at for what comes of it.
@@ -137,7 +157,17 @@ struct Actor<'a> {
     watched: Vec<Watched>,
     /// The action that has set which blocks are reported, and their size.
     reporting: Option<(u64, u64)>,
+    /// What was last told of demand that cannot be seen.
+    blind: Option<String>,
     tidied: Instant,
+}
+
+impl Hold {
+    /// What wants it to go on.
+    fn wanted(&mut self, scene: &Scene) -> Option<Call> {
+        let target = self.target.as_ref()?;
+        self.demand.as_mut()?.look(scene, target)
+    }
 }
 
 impl Actor<'_> {
@@ -193,7 +223,8 @@ impl Actor<'_> {
         self.session.as_mut()
     }
 
-    fn carry_out(&mut self, decision: &Decision, observe: Duration, cpus: Option<f64>) {
+    fn carry_out(&mut self, task: &Task) {
+        let decision = &task.decision;
         if self.role.shadow {
             return self.plan_only(decision);
         }
@@ -201,7 +232,7 @@ impl Actor<'_> {
             let why = "no right to act".to_owned();
             return self.say(Told::NotDone(decision.number, why));
         }
-        if let Err(failure) = self.act(decision, observe, cpus) {
+        if let Err(failure) = self.act(task) {
             self.say(Told::NotDone(decision.number, failure.message));
         }
     }
@@ -236,27 +267,17 @@ impl Actor<'_> {
         self.say(Told::Event(cgroup_of(target), Body::Action { action }));
     }
 
-    fn act(
-        &mut self,
-        decision: &Decision,
-        observe: Duration,
-        cpus: Option<f64>,
-    ) -> Result<(), Failure> {
+    fn act(&mut self, task: &Task) -> Result<(), Failure> {
         let Some(mut session) = self.session.take() else {
             return Ok(());
         };
-        let done = self.act_with(&mut session, decision, observe, cpus);
+        let done = self.act_with(&mut session, task);
         self.session = Some(session);
         done
     }
 
-    fn act_with(
-        &mut self,
-        session: &mut Session,
-        decision: &Decision,
-        observe: Duration,
-        cpus: Option<f64>,
-    ) -> Result<(), Failure> {
+    fn act_with(&mut self, session: &mut Session, task: &Task) -> Result<(), Failure> {
+        let (decision, cpus) = (&task.decision, task.cpus);
         // Limits and protection as the configuration has them now.
         let scene = Rc::clone(&session.scene);
         let means = Means::of(decision);
@@ -271,6 +292,11 @@ impl Actor<'_> {
         self.action(decision, plan.action.clone(), plan.target.as_ref());
         let target = plan.target;
         let before = actuator.measure(&scene, target.as_ref());
+        let stops = decision.rung == Rung::Freeze && task.thaw_on_demand;
+        let mut demand = target
+            .as_ref()
+            .filter(|_| stops)
+            .map(|target| Demand::before(&scene, target));
         let begun = Instant::now();
         let mut silent = Tell::new(&scene, true);
         let mut act = Act {
@@ -293,6 +319,10 @@ impl Actor<'_> {
             return Ok(());
         }
         let watchdog = session.take_watchdog();
+        if let (Some(demand), Some(target)) = (&mut demand, &target) {
+            demand.begin(&scene, target);
+            self.tell_blind(demand);
+        }
         if let Some(lease) = plan.lease {
             self.held.push(Hold {
                 id,
@@ -300,6 +330,7 @@ impl Actor<'_> {
                 target,
                 until: begun + lease,
                 watchdog,
+                demand,
                 outcome: result,
                 begun,
                 cpus,
@@ -313,13 +344,26 @@ impl Actor<'_> {
         self.watched.push(Watched {
             decision: decision.clone(),
             target,
-            until: Instant::now() + observe,
+            until: Instant::now() + task.observe,
             watchdog,
             outcome: result,
             begun,
             cpus,
         });
         Ok(())
+    }
+
+    /// Each once, as long as nothing else is to be told.
+    fn tell_blind(&mut self, demand: &Demand) {
+        let blind = demand.blind();
+        if let Some(why) = blind.as_ref().filter(|_| blind != self.blind) {
+            self.note(format!(
+                "not all of what may want a frozen cgroup to run can be seen: {why}"
+            ));
+        }
+        if blind.is_some() {
+            self.blind = blind;
+        }
     }
 
     /// Takes back what an action that failed has changed, and tells.
@@ -395,7 +439,7 @@ impl Actor<'_> {
             // Without a guard nothing stays in force, and nothing is begun.
             let cause = format!("controller: {fault}");
             for hold in std::mem::take(&mut self.held) {
-                self.let_go(&mut session, hold, &cause, false);
+                self.let_go(&mut session, hold, &cause, Ended::Well);
             }
             let undone = session.undo_all(false, false);
             self.reporting = None;
@@ -426,11 +470,18 @@ impl Actor<'_> {
             if let Some(trip) = trip {
                 let why = format!("{}: {}", trip.cause, trip.text);
                 self.harmed(session, &hold.outcome, &why);
-                self.let_go(session, hold, &why, true);
+                self.let_go(session, hold, &why, Ended::Harm);
             } else if Instant::now() >= hold.until {
-                self.let_go(session, hold, "lease", false);
+                self.let_go(session, hold, "lease", Ended::Well);
             } else if session.was_taken_back(hold.id) {
-                self.let_go(session, hold, "by hand", false);
+                self.let_go(session, hold, "by hand", Ended::Well);
+            } else if let Some(call) = hold.wanted(&session.scene) {
+                let cause = format!("demand: {call}");
+                self.note(format!(
+                    "{}: thawed: {call}",
+                    printable(&hold.decision.path)
+                ));
+                self.let_go(session, hold, &cause, Ended::Wanted);
             } else {
                 kept.push(hold);
             }
@@ -439,7 +490,7 @@ impl Actor<'_> {
     }
 
     /// Takes back what is held.
-    fn let_go(&self, session: &mut Session, hold: Hold, cause: &str, harm: bool) {
+    fn let_go(&self, session: &mut Session, hold: Hold, cause: &str, ended: Ended) {
         let mut result = hold.outcome;
         let settled = self.measure(session, hold.target.as_ref());
         result.kept_bytes = freed(result.before.as_ref(), &settled);
@@ -447,8 +498,12 @@ impl Actor<'_> {
         self.undone(hold.target.as_ref(), Some(hold.id), cause, &undone);
         result.verdict = OutcomeVerdict::Revert;
         let mut done = lesson(&result, Some(&settled), hold.begun, hold.cpus);
-        done.reverted = harm;
-        if !harm {
+        done.reverted = ended == Ended::Harm;
+        done.wanted = ended == Ended::Wanted;
+        if done.wanted {
+            result.notes.push(cause.to_owned());
+        }
+        if ended != Ended::Harm {
             session.went_well(&result.kind, &result.target);
         }
         self.came(hold.target.as_ref(), &hold.decision, result, done);
@@ -498,7 +553,7 @@ impl Actor<'_> {
         };
         for hold in std::mem::take(&mut self.held) {
             if hold.decision.path == path {
-                self.let_go(&mut session, hold, "by hand", false);
+                self.let_go(&mut session, hold, "by hand", Ended::Well);
             } else {
                 self.held.push(hold);
             }
@@ -589,7 +644,7 @@ impl Actor<'_> {
             return;
         };
         for hold in std::mem::take(&mut self.held) {
-            self.let_go(&mut session, hold, "by hand", false);
+            self.let_go(&mut session, hold, "by hand", Ended::Well);
         }
         let undone = session.undo_all(false, false);
         self.undone(None, None, "by hand", &undone);
@@ -636,5 +691,6 @@ fn lesson(
             .zip(cpus)
             .map(|(us, before)| (us as f64 / elapsed_us as f64, before)),
         reverted: false,
+        wanted: false,
     }
 }

@@ -225,6 +225,8 @@ fn overview(status: &Value) -> String {
         let outcome = &done["outcome"];
         let came = if outcome.is_null() {
             "under way, or not done".to_owned()
+        } else if outcome["wanted"] == true {
+            "taken back: it was wanted".to_owned()
         } else {
             format!(
                 "freed {}, kept {}, {} refaults",

@@ -23,7 +23,7 @@ use crate::watch::keep::Keeper;
 use crate::watch::{machine, readable, sleep_until, waitable};
 
 use super::DaemonArgs;
-use super::actor::{self, Order, Role, Told};
+use super::actor::{self, Order, Role, Task, Told};
 use super::host_side::HostSide;
 use super::incident::Recorder;
 use super::learned::Learned;
@@ -318,8 +318,9 @@ impl Daemon<'_> {
         };
         let view = self.governor.view(now);
         let decisions = self.governor.decide(now, &protected);
-        let observe =
-            Duration::from_micros(u64::try_from(self.governor.settings().observe_us).unwrap_or(0));
+        let settings = self.governor.settings();
+        let observe = Duration::from_micros(u64::try_from(settings.observe_us).unwrap_or(0));
+        let thaw_on_demand = settings.idle.thaw_on_demand;
         for decision in decisions {
             let cpus = view
                 .groups
@@ -327,11 +328,12 @@ impl Daemon<'_> {
                 .find(|group| group.path == decision.path)
                 .and_then(|group| group.since.cpus());
             let number = decision.number;
-            let order = Order::Do {
-                decision: Box::new(decision),
+            let order = Order::Do(Box::new(Task {
+                decision,
                 observe,
                 cpus,
-            };
+                thaw_on_demand,
+            }));
             let sent = self
                 .orders
                 .as_ref()

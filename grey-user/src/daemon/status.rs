@@ -219,6 +219,7 @@ fn settled(settled: &Settled) -> Value {
         "outcome": settled.outcome.map(|outcome| json!({
             "freed": outcome.freed, "kept": outcome.kept, "refaults": outcome.refaults,
             "psi_some_us": outcome.psi_some_us, "reverted": outcome.reverted,
+            "wanted": outcome.wanted,
         })),
         "bad": settled.bad.map(|bad| bad.told()),
     })

@@ -205,13 +205,22 @@ impl CgroupFs {
     /// # Errors
     /// Where the root of the tree cannot be read.
     pub fn walk(&self) -> Result<Walk, HostError> {
+        self.walk_from("/")
+    }
+
+    /// The same of one cgroup and all below it.
+    ///
+    /// # Errors
+    /// As [`CgroupFs::walk`]; also where there is no such cgroup.
+    pub fn walk_from(&self, top: &str) -> Result<Walk, HostError> {
         let root = self.dir()?;
-        let stat = rustix::fs::fstat(root)
-            .map_err(|source| HostError::file("stat", &self.reach, source))?;
+        let stat = open_dir(root, top)
+            .and_then(rustix::fs::fstat)
+            .map_err(|source| HostError::file("open", self.reach(top), source))?;
         let mut walk = Walk::default();
         walk.cgroups.push(CgroupEntry {
             id: stat.st_ino,
-            path: "/".to_owned(),
+            path: top.to_owned(),
         });
         let mut space = [MaybeUninit::<u8>::uninit(); 8192];
         let mut next = 0;
@@ -232,7 +241,7 @@ impl CgroupFs {
                     continue;
                 }
                 Err(source) if next == 0 => {
-                    return Err(HostError::file("read", &self.reach, source));
+                    return Err(HostError::file("read", self.reach(top), source));
                 }
                 Err(_) => walk.unreadable += 1,
             }

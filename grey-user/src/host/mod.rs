@@ -32,6 +32,7 @@ pub mod smaps;
 pub mod tracefs;
 pub mod virt;
 pub mod vmstat;
+pub mod waiting;
 
 pub use buddy::{Buddy, Zone, huge_page_order};
 pub use cgroup_detail::{CgroupDetail, CgroupStat, FullEvents, FullStat, dying_cgroups};
@@ -53,6 +54,7 @@ pub use smaps::Smaps;
 pub use tracefs::{Tracefs, mount_tracefs_privately};
 pub use virt::Virt;
 pub use vmstat::VmStat;
+pub use waiting::{Call, Waiting};
 
 /// What went wrong while reading a fact. Every variant names its file or knob.
 #[derive(Debug, thiserror::Error)]

@@ -177,7 +177,7 @@ impl ProcFs {
 }
 
 /// Field 22 of /proc/PID/stat. The command name may hold blanks and brackets, so counting begins after its last one.
-fn start_time(stat: &[u8]) -> Option<u64> {
+pub(super) fn start_time(stat: &[u8]) -> Option<u64> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = stat[end + 1..].trim_ascii().split(|byte| *byte == b' ');
     figure(fields.nth(19)?)

@@ -34,16 +34,38 @@ const ERRORS: [(c_int, &str); 5] = [
     (libc::ENOENT, "ENOENT"),
 ];
 
+/// A fourth of the landmarks is gone through, and an eighth on other kernels than the default one, unless all are asked
+/// for.
 pub(crate) fn trial() -> Result<Outcome> {
-    let start = Instant::now();
-    // A fourth of the landmarks is gone through, and an eighth on other kernels than the default one, unless all are
-    // asked for.
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let every = match std::env::var_os("GREY_ALL") {
         Some(_) => 1,
         None if release.starts_with("6.12.") => 4,
         None => 8,
     };
+    let mut any = false;
+    if Action::LimitLeased.is_asked_for() {
+        any = true;
+        fail_calls(Action::LimitLeased, every, every > 1)?;
+    }
+    // The same controller with another knob, outside the cgroups: on request, and each call fails once.
+    let reporting = Action::ReportLeased;
+    if every == 1 && reporting.is_asked_for() {
+        any = true;
+        match reporting.lacks()? {
+            Some(why) => println!("{}: {why}", reporting.name()),
+            None => fail_calls(reporting, every, true)?,
+        }
+    }
+    if any {
+        return Ok(Outcome::Passed);
+    }
+    Outcome::skipped("no action of this test has GREY_ONLY in its name")
+}
+
+/// Calls after every nth landmark fail, each with one error in turn or with all one after the other.
+fn fail_calls(action: Action, every: usize, in_turn: bool) -> Result<()> {
+    let start = Instant::now();
     let (next, failed, rolled) = (
         AtomicUsize::new(0),
         AtomicUsize::new(0),
@@ -52,7 +74,7 @@ pub(crate) fn trial() -> Result<Outcome> {
     let over = AtomicUsize::new(usize::MAX);
     let work = |worker: usize| -> Result<()> {
         pin(worker % 2)?;
-        let scene = Scene::new(Action::LimitLeased, &worker.to_string())?;
+        let scene = Scene::new(action, &worker.to_string())?;
         loop {
             let landmark = next.fetch_add(1, Ordering::Relaxed);
             if landmark >= over.load(Ordering::Relaxed) {
@@ -66,9 +88,9 @@ pub(crate) fn trial() -> Result<Outcome> {
                 // The call is looked for once, then one error after the other is tried at it.
                 let mut at = None;
                 for (serial, error) in ERRORS.iter().enumerate() {
-                    // All errors one after the other at each call take long: unless everything is asked for, each meets one
-                    // in turn, and its neighbours meet the others.
-                    if every > 1 && (landmark + from) % ERRORS.len() != serial {
+                    // All errors one after the other at each call take long: in turn each meets one, and its neighbours
+                    // meet the others.
+                    if in_turn && (landmark + from) % ERRORS.len() != serial {
                         continue;
                     }
                     let point = Point {
@@ -94,7 +116,10 @@ pub(crate) fn trial() -> Result<Outcome> {
         }
     };
     std::thread::scope(|scope| {
-        let threads = [0, 1].map(|worker| scope.spawn(move || work(worker)));
+        let workers = 0..action.at_once(2);
+        let threads: Vec<_> = workers
+            .map(|worker| scope.spawn(move || work(worker)))
+            .collect();
         let mut first = Ok(());
         for thread in threads {
             let done = thread
@@ -109,13 +134,15 @@ pub(crate) fn trial() -> Result<Outcome> {
     let (failed, rolled) = (failed.into_inner(), rolled.into_inner());
     ensure!(
         failed * every > 100,
-        "only {failed} calls to fail were found"
+        "{}: only {failed} calls to fail were found",
+        action.name()
     );
     println!(
-        "{failed} calls failed, one in each run; {rolled} times rollback had something left to do; {:.1} s",
+        "{}: {failed} calls failed, one in each run; {rolled} times rollback had something left to do; {:.1} s",
+        action.name(),
         start.elapsed().as_secs_f64()
     );
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
 enum At {

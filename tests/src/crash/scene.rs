@@ -12,8 +12,10 @@ use grey_core::act::{Ledger, Phase, decode_all};
 use crate::harness::{TempCgroup, Workload, run};
 use crate::invocation::Scratch;
 use crate::swap::Swap;
+use crate::vm_guest;
 
 const KSM: &str = "/sys/kernel/mm/ksm";
+const REPORTING: &str = "/sys/module/page_reporting/parameters";
 const M: u64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(30);
 /// What a cgroup of a scene has before the action, none of it what the kernel begins with.
@@ -41,6 +43,10 @@ pub(crate) enum Action {
     KsmKept,
     /// `ksm off`, until it is undone.
     KsmOff,
+    /// `report` of small blocks for 100 ms.
+    ReportLeased,
+    /// The same, until it is undone.
+    ReportKept,
 }
 
 impl Action {
@@ -53,19 +59,33 @@ impl Action {
             Action::KsmLeased => "ksm on --lease",
             Action::KsmKept => "ksm on --aggressive",
             Action::KsmOff => "ksm off",
+            Action::ReportLeased => "report --lease",
+            Action::ReportKept => "report",
         }
+    }
+
+    /// Whether it is among those that are looked at: all, or with GREY_ONLY=NAME those with that in their name.
+    pub(crate) fn is_asked_for(self) -> bool {
+        std::env::var("GREY_ONLY").map_or(true, |only| self.name().contains(&only))
     }
 
     /// Whether its end leaves it in force.
     pub(crate) const fn kept(self) -> bool {
-        matches!(self, Action::LimitKept | Action::KsmKept | Action::KsmOff)
+        matches!(
+            self,
+            Action::LimitKept | Action::KsmKept | Action::KsmOff | Action::ReportKept
+        )
     }
 
     const fn of_ksm(self) -> bool {
         matches!(self, Action::KsmLeased | Action::KsmKept | Action::KsmOff)
     }
 
-    /// How many scenes of it there may be at once: KSM's knobs are the machine's.
+    const fn of_reporting(self) -> bool {
+        matches!(self, Action::ReportLeased | Action::ReportKept)
+    }
+
+    /// How many scenes of it there may be at once: the knobs of KSM and of page reporting are the machine's.
     pub(crate) const fn at_once(self, most: usize) -> usize {
         match self {
             Action::LimitLeased | Action::LimitKept | Action::Freeze => most,
@@ -81,6 +101,10 @@ impl Action {
                 Some("it can be told to take page cache alone, no knob is changed")
             }
             action if action.of_ksm() && !Path::new(KSM).join("run").exists() => Some("no KSM"),
+            action if action.of_reporting() && !Path::new(REPORTING).exists() => {
+                Some("no page reporting that can be set")
+            }
+            action if action.of_reporting() => vm_guest::lacks()?,
             _ => None,
         })
     }
@@ -105,14 +129,14 @@ pub(crate) struct Scene {
     workload: Option<std::cell::RefCell<Workload>>,
     _swap: Option<Swap>,
     _cgroup: Option<TempCgroup>,
-    ksm: Option<Ksm>,
+    machine: Option<Aside>,
     scratch: Scratch,
 }
 
-/// What was set aside of KSM's settings.
-struct Ksm(Vec<(PathBuf, String)>);
+/// What was set aside of the machine's settings.
+struct Aside(Vec<(PathBuf, String)>);
 
-impl Drop for Ksm {
+impl Drop for Aside {
     fn drop(&mut self) {
         for (path, value) in &self.0 {
             let _ = fs::write(path, value);
@@ -142,11 +166,13 @@ impl Scene {
             workload: None,
             _swap: None,
             _cgroup: None,
-            ksm: None,
+            machine: None,
             scratch,
         };
         if action.of_ksm() {
             scene.set_ksm()?;
+        } else if action.of_reporting() {
+            scene.set_reporting()?;
         } else {
             scene.set_cgroup(label)?;
         }
@@ -155,7 +181,6 @@ impl Scene {
     }
 
     fn set_ksm(&mut self) -> Result<()> {
-        let file = |name: &str| Path::new(KSM).join(name);
         let run = if self.action == Action::KsmOff {
             "1"
         } else {
@@ -174,23 +199,40 @@ impl Scene {
             ("advisor_min_pages_to_scan", "400"),
             ("advisor_max_pages_to_scan", "20000"),
         ];
-        let mut aside = Vec::new();
-        for (name, wanted) in wanted {
-            let path = file(name);
-            if !path.exists() {
-                continue;
-            }
-            aside.push((path.clone(), value(&path)?));
-            fs::write(&path, wanted).with_context(|| format!("set {name}"))?;
-            self.knobs.push((path, wanted.to_owned()));
-        }
-        self.ksm = Some(Ksm(aside));
+        self.set_aside(KSM, &wanted)?;
         let words = match self.action {
             Action::KsmLeased => "enforce ksm on --lease 100ms",
             Action::KsmKept => "enforce ksm on --aggressive",
             _ => "enforce ksm off",
         };
         self.args = words.split(' ').map(str::to_owned).collect();
+        Ok(())
+    }
+
+    fn set_reporting(&mut self) -> Result<()> {
+        // Neither what the kernel begins with nor what the action sets.
+        self.set_aside(REPORTING, &[("page_reporting_order", "7")])?;
+        let words = match self.action {
+            Action::ReportLeased => "enforce report 16K --lease 100ms",
+            _ => "enforce report 16K",
+        };
+        self.args = words.split(' ').map(str::to_owned).collect();
+        Ok(())
+    }
+
+    /// Gives knobs of the machine values of our own until the scene ends.
+    fn set_aside(&mut self, folder: &str, wanted: &[(&str, &str)]) -> Result<()> {
+        // What is set so far goes back if one of the next cannot be set.
+        let aside = &mut self.machine.insert(Aside(Vec::new())).0;
+        for (name, wanted) in wanted {
+            let path = Path::new(folder).join(name);
+            if !path.exists() {
+                continue;
+            }
+            aside.push((path.clone(), value(&path)?));
+            fs::write(&path, wanted).with_context(|| format!("set {name}"))?;
+            self.knobs.push((path, (*wanted).to_owned()));
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::point::{Blow, Point, Reached, Seen, strike};
 use super::scene::{Action, Scene};
 use super::tracee::pin;
+use crate::harness::Outcome;
 use crate::harness::timing::Latencies;
 use crate::vm_enforce::cache::Files;
 
@@ -32,6 +33,29 @@ impl Choice {
         // 31 shares no divisor with any step in use: the calls after each landmark begin elsewhere.
         (point.call + 31 * point.landmark) % self.every == self.from % self.every
     }
+}
+
+/// One action at all its chosen points.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sweep {
+    pub(crate) action: Action,
+    pub(crate) choice: Choice,
+    pub(crate) at_once: usize,
+}
+
+/// One sweep after the other; with GREY_ONLY=NAME those of actions alone that have it in their name.
+pub(crate) fn sweep_all(blow: Blow, sweeps: Vec<Sweep>) -> Result<Outcome> {
+    let mut swept = false;
+    for it in sweeps {
+        if it.action.is_asked_for() {
+            sweep(it.action, blow, it.choice, it.at_once)?;
+            swept = true;
+        }
+    }
+    if swept {
+        return Ok(Outcome::Passed);
+    }
+    Outcome::skipped("no action of this test has GREY_ONLY in its name")
 }
 
 /// What a sweep came to.
@@ -69,7 +93,7 @@ impl Tally {
 
 /// Strikes at the chosen points of an action and tells what came of it. The calls after each landmark are gone through
 /// until the next landmark comes instead: none is left out because one run makes fewer calls than another.
-pub(crate) fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) -> Result<()> {
+fn sweep(action: Action, blow: Blow, choice: Choice, at_once: usize) -> Result<()> {
     if let Some(why) = action.lacks()? {
         println!("{}, {}: {why}", action.name(), blow.name());
         return Ok(());

@@ -133,7 +133,7 @@ impl Guest {
             .arg(initramfs)
             .args([
                 "-append",
-                "console=ttyS0 quiet panic=-1 oops=panic psi=1 rdinit=/init",
+                "console=ttyS0 quiet panic=-1 oops=panic psi=1 no_timer_check rdinit=/init",
             ])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))

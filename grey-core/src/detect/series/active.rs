@@ -19,7 +19,7 @@ impl Active {
             if closed & (1 << level) == 0 {
                 break;
             }
-            let index = at.div_euclid(*width);
+            let index = self.levels.index(level).unwrap_or(0);
             // A judgement costs as much as some hundred samples; half the resolution of a fine level is enough, except
             // where a suspicion waits for nothing but time. Samples far apart make no series of fine buckets.
             let close = self.state == State::Suspect && self.agreed[level] == 0;

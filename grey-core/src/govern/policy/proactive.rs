@@ -4,7 +4,7 @@
 //! min( s · w · a · max(0, 1 − p/P) · R,  r,  step )
 //! ```
 //!
-//! The means: page cache that was not used lately (w = 10); then, where there is swap, anonymous memory that is not
+//! The means: page cache that was not used lately (w = 10), unless taking some did harm lately; then, where there is swap, anonymous memory that is not
 //! touched for a while (w = 10); then any page cache (w = 1/4), which makes the kernel age its lists. s is the share of a step. p is the part of the time since
 //! the last step in which tasks stalled (from PSI's total, so that a loop of seconds sees them; Senpai and TMO, Weiner et
 //! al., ASPLOS '22, look at averages), P the part at which nothing more is taken. The pace a is 1 and doubles with every
@@ -46,7 +46,7 @@ fn step(settings: &Proactive, group: &Group, swap: bool) -> Option<Intent> {
     let calm = stalled.map_or(1.0, |share| (1.0 - share / limit).max(0.0));
     let (rung, room, weight) = means(settings, group, swap)?;
     let wanted = settings.step_pct / 100.0 * pace(group, rung) * calm * weight * room as f64;
-    let bytes = refaults(settings, group, wanted)?;
+    let bytes = refaults(settings, group, rung, wanted)?;
     let bytes = (bytes as u64).min(settings.step).min(room);
     if bytes < LEAST {
         return None;
@@ -72,7 +72,7 @@ fn means(settings: &Proactive, group: &Group, swap: bool) -> Option<(Rung, u64, 
     // The kernel fills its inactive list up from the active one as it reclaims: the last part of it says little.
     let floor = (group.cache / 20).max(LEAST);
     let cold = group.cold_gap();
-    if cold > floor {
+    if cold > floor && !group.cache_cools {
         return Some((Rung::File, cold, COLD));
     }
     let anon = group.gap().min(group.swappable);
@@ -83,10 +83,11 @@ fn means(settings: &Proactive, group: &Group, swap: bool) -> Option<(Rung, u64, 
     }
     // What is in use: as long as nothing comes back, else seldom.
     let cache = group.cache_gap();
-    let calm = group.last.is_none_or(|last| {
-        last.ago_us >= rest(settings).saturating_mul(REST)
-            || (last.file_only && last.returned() * 100.0 <= settings.refault_pct)
-    });
+    let calm = !group.cache_cools
+        && group.last.is_none_or(|last| {
+            last.ago_us >= rest(settings).saturating_mul(REST)
+                || (last.file_only && last.returned() * 100.0 <= settings.refault_pct)
+        });
     (cache >= LEAST && calm).then_some((Rung::File, cache, IN_USE))
 }
 
@@ -100,8 +101,12 @@ fn pace(group: &Group, rung: Rung) -> f64 {
 }
 
 /// What refaults leave of a step; `None` while it rests.
-fn refaults(settings: &Proactive, group: &Group, bytes: f64) -> Option<f64> {
-    let Some(last) = group.last else {
+fn refaults(settings: &Proactive, group: &Group, rung: Rung, bytes: f64) -> Option<f64> {
+    // What came back of the one kind says nothing of the other.
+    let last = group
+        .last
+        .filter(|last| last.file_only == (rung == Rung::File));
+    let Some(last) = last else {
         return Some(bytes);
     };
     let tolerated = settings.refault_pct / 100.0;

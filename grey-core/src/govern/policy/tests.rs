@@ -222,6 +222,29 @@ fn proactive_goes_on_to_what_is_not_touched_when_little_is_cold() {
 }
 
 #[test]
+fn proactive_leaves_cache_alone_that_came_back_and_goes_on_to_what_is_not_touched() {
+    let came_back = |cache_cools| Group {
+        cache_cools,
+        last: Some(Last {
+            asked: 32 * MIB,
+            freed: 32 * MIB,
+            refaults: 8192,
+            ago_us: 1_000_000,
+            file_only: true,
+            ..Last::default()
+        }),
+        ..group("/a")
+    };
+    assert_eq!(step(came_back(false)), None);
+    assert_eq!(step(came_back(true)), Some((Rung::Pageout, 40)));
+    let futile = Group {
+        anon_futile_us: Some(0),
+        ..came_back(true)
+    };
+    assert_eq!(step(futile), None);
+}
+
+#[test]
 fn a_leak_is_contained_where_it_runs_away_and_never_below_its_use() {
     let leaks = |rate_bps, ttl_s| Group {
         leak: Some(Growth { rate_bps, ttl_s }),

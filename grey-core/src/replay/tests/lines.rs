@@ -2,7 +2,6 @@
 
 use crate::detect::Point;
 use crate::event::Limit;
-use crate::replay::series::What;
 use crate::replay::tests::{Run, replay};
 use crate::replay::{Options, Stats};
 use crate::time::Timestamp;
@@ -17,7 +16,7 @@ fn one(line: &[u8]) -> Run {
 /// The trace of one sample.
 fn given(host: &str, path: &str, point: Point) -> Vec<String> {
     let ts = Timestamp(point.at_us);
-    vec![format!("{ts} {host} {path} {:?}", What::Sample(point))]
+    vec![format!("{ts} {host} {path} {:?}", point)]
 }
 
 fn minimal() -> Point {

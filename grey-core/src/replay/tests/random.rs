@@ -8,7 +8,6 @@ use crate::event::{
     Body, Cgroup, Event, Faults, Growth, GrowthScope, Limit, Mem, Process, SCHEMA, Sample, Vm,
 };
 use crate::replay::Options;
-use crate::replay::series::What;
 use crate::replay::tests::{Run, replay};
 use crate::time::Timestamp;
 
@@ -142,7 +141,7 @@ proptest! {
         let point = Point::of_sample(event.ts, &cgroup, &sample);
         event.body = Body::Sample(Box::new(sample));
         let run = replay(&[lines(std::slice::from_ref(&event))], Options::default(), 1);
-        let want = format!("{} {} {} {:?}", event.ts, event.host, cgroup.path, What::Sample(point));
+        let want = format!("{} {} {} {:?}", event.ts, event.host, cgroup.path, point);
         prop_assert_eq!(run.given, [want]);
     }
 
