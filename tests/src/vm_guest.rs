@@ -37,6 +37,9 @@ const HOT: u64 = 100_000_000;
 const COLD: u64 = 500_000_000;
 /// What the host may still hold of what was given back.
 const LEFT: u64 = 40 * M;
+/// Of what is written or read, the host holds so much more at the least. The rest finds a place in free blocks that the
+/// guest has not reported since they are small.
+const NEW: (u64, u64) = (3, 4);
 /// In which all of it has gone back.
 const WITHIN: Duration = Duration::from_secs(60);
 /// How long the same guest is looked at while the daemon only observes.
@@ -196,7 +199,7 @@ fn page_cache() -> Result<Outcome> {
         full / M
     );
     ensure!(
-        full >= start + COLD * 9 / 10,
+        full >= start + COLD * NEW.0 / NEW.1,
         "{} MiB -> {} MiB",
         start / M,
         full / M
@@ -249,7 +252,7 @@ fn anonymous() -> Result<Outcome> {
     let full = held()?;
     println!("{} MiB are to stay, {} MiB held", start / M, full / M);
     ensure!(
-        full >= start + 450 * M,
+        full >= start + 500 * M * NEW.0 / NEW.1,
         "{} MiB -> {} MiB",
         start / M,
         full / M
