@@ -15,6 +15,7 @@ use crate::diagnose::{self, DiagnoseArgs};
 use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
 use crate::rollback::{self, RollbackArgs};
+use crate::run::{self, RunArgs};
 use crate::{daemon, doctor, enforce, snapshot, watch};
 
 mod man;
@@ -87,6 +88,7 @@ const EXAMPLES: &str = "Examples:
   grey-ebpf replay leak.ndjson.gz               what leaks in a recording
   sudo grey-ebpf diagnose                       where memory is, what is wrong, what to do
   sudo grey-ebpf snapshot save before.json      figures to compare with those after a change
+  grey-ebpf run --release -- python3 app.py     start a program that gives freed memory back when asked
   sudo grey-ebpf doctor                         what works here, and what is lost
 
 Begin with `watch`; it only observes. `grey-ebpf COMMAND --help` has examples of each command.
@@ -120,6 +122,9 @@ pub enum Command {
     /// Tell a running daemon that something was bad, or to let go
     #[command(after_help = daemon::FEEDBACK_EXAMPLES)]
     Feedback(daemon::FeedbackArgs),
+    /// Start a command in a cgroup of its own, with limits, the release agent, page merging
+    #[command(after_help = run::EXAMPLES)]
+    Run(RunArgs),
     /// Take actions back from the journal: after a crash too, without daemon or guard
     #[command(after_help = rollback::EXAMPLES)]
     Rollback(RollbackArgs),
@@ -301,6 +306,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Daemon(args) => daemon::run(&args),
         Command::Status(args) => daemon::status(&args),
         Command::Feedback(args) => daemon::feedback(&args),
+        // Its exit code is the command's, not ours.
+        Command::Run(args) => return run::run(&args),
         Command::Rollback(args) => rollback::run(&args),
         Command::Doctor { json } => doctor::run(json),
         Command::Snapshot(command) => snapshot::run(&command),

@@ -14,6 +14,7 @@ pub mod probe;
 pub mod record;
 pub mod replay;
 pub mod rollback;
+pub mod run;
 pub mod snapshot;
 pub mod source;
 pub mod state;

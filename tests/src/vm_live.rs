@@ -84,7 +84,10 @@ fn minutes() -> Result<u64> {
 fn mixed_load() -> Result<Outcome> {
     let time = Duration::from_secs(60 * minutes()?);
     let (control, _) = live("observe", time)?;
-    for policy in POLICIES {
+    // One policy alone where GREY_ONLY names it.
+    let only = std::env::var("GREY_ONLY").ok();
+    let wanted = |policy: &&str| only.as_deref().is_none_or(|only| only == *policy);
+    for policy in POLICIES.into_iter().filter(wanted) {
         let (life, events) = live(policy, time)?;
         ensure!(
             life.kills <= control.kills,

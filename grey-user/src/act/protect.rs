@@ -77,7 +77,7 @@ impl Protection {
 }
 
 /// The cgroup of this process below the mount; `None` where it lies outside of what is mounted.
-fn own_cgroup(host: &Host, cgroups: &CgroupFs) -> Option<String> {
+pub(crate) fn own_cgroup(host: &Host, cgroups: &CgroupFs) -> Option<String> {
     let text = host.text("/proc/self/cgroup").ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
     let mount = cgroups.mount()?;
