@@ -7,9 +7,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use grey_user::host::{Host, MemInfo};
 
 use crate::harness::{Outcome, Trial, cgroup_root, grey_ebpf, wait_until};
-use crate::swap::value_of;
 use crate::vm_enforce::cache::Files;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -48,7 +48,7 @@ fn limits_hold() -> Result<Outcome> {
     let cgroup = cgroup_of(&child)?;
     let number =
         |file: &str| -> Result<u64> { Ok(fs::read_to_string(cgroup.join(file))?.trim().parse()?) };
-    let total = value_of("/proc/meminfo", "MemTotal:")? * 1024;
+    let total = MemInfo::read(&Host::live())?.total.context("no MemTotal")?;
     ensure!(number("memory.high")? == 48 * M, "memory.high");
     ensure!(
         number("memory.max")?.abs_diff(total / 4) <= 4096,
