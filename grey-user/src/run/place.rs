@@ -68,8 +68,11 @@ pub(super) fn enter(host: &Host, command: &OsStr, limits: &[Limit]) -> Result<St
                 printable(&parent)
             ))
         }
+        None if cgroups.facts().v1_memory.is_some() => Failure::unsupported(
+            "the memory controller of this machine is that of cgroup v1, so that nothing can be limited; boot it with systemd.unified_cgroup_hierarchy=1",
+        ),
         None => Failure::unsupported(format!(
-            "no cgroup above {} gives its children the memory controller, so that none can be limited; as root: echo +memory > {}",
+            "no cgroup above {} gives its children the memory controller, so that nothing can be limited; as root: echo +memory > {}",
             printable(&own),
             cgroups.reach("/cgroup.subtree_control").display()
         )),
