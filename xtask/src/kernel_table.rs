@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         &format!("{head}{}", families(&reports)),
     )?;
     let body = format!(
-        "{head}{}\nWhat these kernels offer to act with (no command uses it yet; `doctor` shows it as `actuators`):\n\n{}",
+        "{head}{}\nWhat these kernels offer to act with (`doctor` shows it as `actuators`; [enforce.md](enforce.md) has what is done without):\n\n{}",
         probes(&reports),
         features(&reports)
     );

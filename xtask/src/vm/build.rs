@@ -35,8 +35,7 @@ pub(crate) fn programs(root: &Path, no_build: bool) -> Result<Programs> {
         }
     }
     // Where cargo has just put them.
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let directory = root.join(target).join(TARGET).join("guest");
+    let directory = crate::target().join(TARGET).join("guest");
     let programs = Programs {
         tests: directory.join("grey-tests"),
         grey_ebpf: directory.join("grey-ebpf"),

@@ -1,0 +1,156 @@
+//! One load beside each of some variants, round after round, and the table of it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::beside::Beside;
+use crate::load::Load;
+use crate::pairs::{Rounds, Spread, order};
+
+/// What is measured with.
+#[derive(Clone, Debug)]
+pub struct Bench {
+    /// The program under test.
+    pub grey_ebpf: PathBuf,
+    /// How many rounds.
+    pub rounds: usize,
+}
+
+/// A variant and what a table calls it.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// In the table.
+    pub name: String,
+    /// What runs.
+    pub beside: Beside,
+}
+
+/// A variant.
+#[must_use]
+pub fn variant(name: &str, beside: Beside) -> Variant {
+    Variant {
+        name: name.to_owned(),
+        beside,
+    }
+}
+
+/// A load beside all variants.
+#[derive(Debug)]
+pub struct Compared {
+    names: Vec<String>,
+    rounds: Rounds,
+    /// Variants that cannot be had here, and why.
+    left_out: Vec<(String, String)>,
+}
+
+impl Bench {
+    /// Nanoseconds of one, in a process of its own.
+    fn once(&self, load: Load, threads: usize) -> Result<f64> {
+        let own = std::env::current_exe()?;
+        let output = Command::new(own)
+            .args(["load", load.name(), &threads.to_string()])
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{}: {}",
+            load.name(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        let text = String::from_utf8(output.stdout)?;
+        text.trim().parse().context("no figure")
+    }
+
+    /// Measures; the first variant is what the others are compared with.
+    ///
+    /// # Errors
+    /// The load does not run, or a variant that ran once does not a second time.
+    pub fn compare(&self, load: Load, threads: usize, variants: &[Variant]) -> Result<Compared> {
+        let mut left_out = Vec::new();
+        let mut there = Vec::new();
+        for variant in variants {
+            match variant.beside.start(&self.grey_ebpf) {
+                Ok(_running) => there.push(variant),
+                Err(error) => left_out.push((variant.name.clone(), format!("{error:#}"))),
+            }
+        }
+        let mut rounds = Rounds::default();
+        for round in 0..self.rounds {
+            let mut figures = vec![0.0; there.len()];
+            for at in order(round, there.len()) {
+                let running = there[at].beside.start(&self.grey_ebpf)?;
+                figures[at] = self.once(load, threads)?;
+                drop(running);
+            }
+            eprintln!(
+                "  {} x{threads}, round {} of {}",
+                load.name(),
+                round + 1,
+                self.rounds
+            );
+            rounds.0.push(figures);
+        }
+        Ok(Compared {
+            names: there.iter().map(|variant| variant.name.clone()).collect(),
+            rounds,
+            left_out,
+        })
+    }
+}
+
+impl Compared {
+    /// Index of a variant that ran.
+    fn at(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known == name)
+    }
+
+    /// As Markdown: each variant's time, what it adds, and that relative to what `floor` adds.
+    #[must_use]
+    pub fn table(&self, one: &str, floor: Option<&str>) -> String {
+        let floor = floor.and_then(|floor| self.at(floor));
+        let mut out = format!("| beside | ns a {one} | ratio | added ns |");
+        out.push_str(if floor.is_some() {
+            " added, of the empty one's |\n|---|---|---|---|---|\n"
+        } else {
+            "\n|---|---|---|---|\n"
+        });
+        for (at, name) in self.names.iter().enumerate() {
+            let plain = |spread: Option<Spread>, digits: usize| match spread {
+                Some(spread) => shown(spread, digits),
+                None => "–".to_owned(),
+            };
+            let others = at > 0;
+            let _ = write!(
+                out,
+                "| {name} | {} | {} | {} |",
+                plain(self.rounds.of(at), 0),
+                plain(self.rounds.ratio(at, 0).filter(|_| others), 3),
+                plain(self.rounds.added(at, 0).filter(|_| others), 0),
+            );
+            if let Some(floor) = floor {
+                let ratio = self.rounds.added_ratio(at, floor, 0);
+                let _ = write!(
+                    out,
+                    " {} |",
+                    plain(ratio.filter(|_| others && at != floor), 2)
+                );
+            }
+            out.push('\n');
+        }
+        for (name, why) in &self.left_out {
+            let _ = writeln!(out, "\nNot measured: {name}: {why}.");
+        }
+        out
+    }
+}
+
+/// `median [low, high]`.
+#[must_use]
+pub fn shown(spread: Spread, digits: usize) -> String {
+    format!(
+        "{:.digits$} [{:.digits$}, {:.digits$}]",
+        spread.median, spread.low, spread.high
+    )
+}
