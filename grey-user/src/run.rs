@@ -11,7 +11,7 @@ use grey_core::units::{self, Size};
 use rustix::io::Errno;
 
 use crate::act::agent::library::agent_library;
-use crate::cli::{Exit, Failure, duration, size, tell};
+use crate::cli::{Exit, Failure, interval, size, tell};
 use crate::host::{Host, MemInfo};
 
 mod command;
@@ -39,10 +39,10 @@ pub struct RunArgs {
     /// Load the release agent into it, so that `enforce trim` and the daemon can ask it for freed memory
     #[arg(long)]
     pub release: bool,
-    /// The agent looks at what is held so often, and gives it back by itself
-    #[arg(long, value_name = "TIME", requires = "release", value_parser = duration)]
+    /// The agent looks so often by itself, and gives back what is held beyond the threshold (30s)
+    #[arg(long, value_name = "TIME", requires = "release", value_parser = interval)]
     pub trim_interval: Option<Duration>,
-    /// The agent gives back by itself once the allocator holds this much
+    /// What the allocator may hold before the agent gives it back by itself (32M with an interval, else never)
     #[arg(long, value_name = "SIZE", requires = "release", value_parser = size)]
     pub trim_threshold: Option<u64>,
     /// Let the kernel merge its equal pages (Linux 6.4, CAP_SYS_RESOURCE); kept by what it starts
@@ -67,6 +67,9 @@ pub struct RunArgs {
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
+
+/// What the allocator may hold where only the interval is given.
+const THRESHOLD: u64 = 32 << 20;
 
 /// Why the command does not run, and the exit code that says so.
 #[derive(Debug)]
@@ -156,8 +159,10 @@ fn preload(
         }
     }
     environment.preload(&library);
-    if let Some(threshold) = args.trim_threshold {
-        environment.set("GREY_RELEASE_THRESHOLD", threshold.to_string());
+    let by_itself = args.trim_interval.map(|_| THRESHOLD);
+    if let Some(threshold) = args.trim_threshold.or(by_itself) {
+        // The agent takes 0 for nothing said.
+        environment.set("GREY_RELEASE_THRESHOLD", threshold.max(1).to_string());
     }
     if let Some(interval) = args.trim_interval {
         environment.set(
