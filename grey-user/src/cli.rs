@@ -221,8 +221,8 @@ pub struct WatchArgs {
     /// Plain lines even on a terminal
     #[arg(long, conflicts_with = "json")]
     pub plain: bool,
-    /// Whether syscall tracepoints may count mmap and its like where nothing cheaper works
-    #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
+    /// Whether syscall tracepoints may count mmap and its like where nothing cheaper works; every system call pays for them
+    #[arg(long, value_enum, default_value_t = Switch::Off, value_name = "on|off")]
     pub syscall_tracepoints: Switch,
     /// Ticks after which a cgroup that did nothing is read again
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]

@@ -83,7 +83,10 @@ fn allowed(
         return Err(format!("made to fail by {FAIL_VAR}"));
     }
     if way.label == SYSCALL_TRACEPOINT && !settings.syscall_tracepoints {
-        return Err("not allowed (--syscall-tracepoints off)".to_owned());
+        return Err(
+            "every system call of the machine would pay for it (--syscall-tracepoints on)"
+                .to_owned(),
+        );
     }
     if probe.family == "growth" {
         if settings.growth_bytes == 0 {

@@ -60,7 +60,7 @@ impl Default for Settings {
             ring_bytes: 256 << 10,
             cgroup_slots: 1024,
             process_slots: 8192,
-            syscall_tracepoints: true,
+            syscall_tracepoints: false,
             fail: BTreeSet::new(),
         }
     }

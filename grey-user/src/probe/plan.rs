@@ -402,7 +402,7 @@ fn calls() -> Vec<Probe> {
         ]
     };
     vec![
-        call!("vm_mmap", "mmap", "mmap calls and bytes (vm.mapped_total, vm.map_calls_total)", fexit: exit("vm_mmap")),
+        call!("vm_mmap", "mmap", "mmap calls and bytes (vm.mapped_total, vm.map_calls_total), and growth by MAP_POPULATE before the next fault", fexit: exit("vm_mmap")),
         call!("vm_munmap", "munmap", "munmap calls and bytes (vm.unmapped_total, vm.unmap_calls_total)", fexit: exit("vm_munmap")),
         call!("vm_mremap", "mremap", "mremap bytes (vm.mapped_total, vm.unmapped_total)", fexit: exit("vm_mremap")),
         call!("vm_brk", "brk", "heap growth by brk (vm.mapped_total, vm.unmapped_total)", fexit: both),

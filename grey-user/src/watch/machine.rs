@@ -144,8 +144,8 @@ impl Losses {
                 .count();
             if dear > 0 {
                 parts.push(format!(
-                "{dear} probes use syscall tracepoints, which every system call pays for (--syscall-tracepoints off)"
-            ));
+                    "{dear} probes use syscall tracepoints, which every system call pays for"
+                ));
             }
         }
         if fs.mount().is_none() {

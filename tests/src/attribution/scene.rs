@@ -33,7 +33,9 @@ impl Scene {
             parent.delegate("+memory")?;
         }
         let (a, b) = (parent.child("a")?, parent.child("b")?);
+        // mmap and its like are counted on every machine, by the dear way where there is no other.
         let mut args = vec!["watch", "--json", "--interval", "100ms"];
+        args.extend(["--syscall-tracepoints", "on"]);
         for cgroup in [&parent, &a, &b] {
             args.extend(["--cgroup", cgroup.path()]);
         }
