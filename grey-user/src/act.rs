@@ -3,6 +3,7 @@
 //! [`scene`] is what is known before anything is touched; [`session`] is the right to act: it holds the lock, the
 //! journal and the guard, and every change goes through it.
 
+pub mod agent;
 pub mod files;
 mod fork;
 pub mod guard;

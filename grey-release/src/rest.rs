@@ -1,0 +1,165 @@
+//! Whether the program's one thread is certain not to be inside the allocator: it waits in a system call that no allocator
+//! makes, on its own stack, and no signal handler is under way that could have interrupted one.
+
+use core::sync::atomic::Ordering;
+
+use crate::symbols;
+use crate::sys;
+use crate::text::{hex, number, words};
+
+/// The main thread's stack is looked through up to its end if that is no further away than this; a stack of its own (a
+/// coroutine's, `sigaltstack`'s) is further away.
+const DEEPEST: usize = 16 << 20;
+/// As `AT_SYSINFO_EHDR`, the begin of the vdso, and how much of it there is at most.
+const VDSO: usize = 33;
+const VDSO_SIZE: usize = 4 * 4096;
+/// Signals of Linux.
+const SIGNALS: usize = 64;
+
+/// System calls that wait and that no allocator makes: those of glibc's malloc are brk, mmap, munmap, mremap, mprotect,
+/// madvise, futex, prctl, getrandom, and open and read for the number of CPUs where there are several threads.
+fn waits(number: u64) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if matches!(
+        number as i64,
+        libc::SYS_poll
+            | libc::SYS_select
+            | libc::SYS_epoll_wait
+            | libc::SYS_pause
+            | libc::SYS_accept
+    ) {
+        return true;
+    }
+    matches!(
+        number as i64,
+        libc::SYS_read
+            | libc::SYS_ppoll
+            | libc::SYS_pselect6
+            | libc::SYS_epoll_pwait
+            | libc::SYS_epoll_pwait2
+            | libc::SYS_nanosleep
+            | libc::SYS_clock_nanosleep
+            | libc::SYS_accept4
+            | libc::SYS_recvfrom
+            | libc::SYS_recvmsg
+            | libc::SYS_wait4
+            | libc::SYS_waitid
+            | libc::SYS_rt_sigtimedwait
+            | libc::SYS_rt_sigsuspend
+            | libc::SYS_io_uring_enter
+            | libc::SYS_io_getevents
+            | libc::SYS_msgrcv
+            | libc::SYS_flock
+    )
+}
+
+/// The stack pointer out of /proc/PID/task/TID/syscall, where the thread waits in such a call. The kernel says `running`
+/// of a thread that does not (fs/proc/base.c: proc_pid_syscall).
+fn waiting(line: &[u8]) -> Option<usize> {
+    let mut words = words(line);
+    let call = number(words.next()?)?;
+    let stack = hex(words.nth(6)?)?;
+    waits(call).then_some(stack as usize)
+}
+
+/// Whether the main thread rests, at this moment.
+pub(crate) fn main_rests() -> bool {
+    let mut path = crate::text::Line::<64>::new();
+    use core::fmt::Write as _;
+    if write!(path, "/proc/self/task/{}/syscall\0", sys::pid()).is_err() {
+        return false;
+    }
+    let mut buf = [0; 256];
+    sys::read_file(path.bytes(), &mut buf)
+        .and_then(waiting)
+        .is_some_and(no_handler_above)
+}
+
+/// Whether the calling thread, which has to be the main one, runs no signal handler.
+pub(crate) fn no_handler_here() -> bool {
+    let here = 0_usize;
+    no_handler_above((&raw const here) as usize)
+}
+
+/// Whether no signal handler has its frame above this stack pointer. A handler returns to the restorer that the kernel was
+/// told of with it, or to the vdso; a stack without a word of either has no handler on it. What lies there from before can
+/// only make this say no.
+fn no_handler_above(stack: usize) -> bool {
+    let Some(end) = symbols::stack_end().map(|end| end.load(Ordering::Relaxed)) else {
+        return false;
+    };
+    if stack >= end || end - stack > DEEPEST || stack % size_of::<usize>() != 0 {
+        return false;
+    }
+    let Some(restorers) = restorers() else {
+        return false;
+    };
+    let vdso = symbols::getauxval().map_or(0, |getauxval| {
+        // SAFETY: takes a number.
+        unsafe { getauxval(VDSO) }
+    });
+    let suspect = |word: usize| {
+        word != 0 && (restorers.contains(&word) || vdso != 0 && word.wrapping_sub(vdso) < VDSO_SIZE)
+    };
+    let mut at = stack;
+    while at < end {
+        // SAFETY: between the stack pointer and the end of the main thread's stack all is mapped; the thread may write
+        // there meanwhile, so that it is read as it is at this moment.
+        let word = unsafe { core::ptr::read_volatile(at as *const usize) };
+        if suspect(word) {
+            return false;
+        }
+        at += size_of::<usize>();
+    }
+    true
+}
+
+/// Where handlers return to, as the kernel was told (SA_RESTORER); it keeps this also of a handler that was removed.
+fn restorers() -> Option<[usize; 8]> {
+    // The kernel's struct sigaction of x86-64: handler, flags, restorer, mask. On aarch64 a program does not give one, and
+    // what stands there is none.
+    let mut found = [0_usize; 8];
+    let mut count = 0;
+    for signal in 1..=SIGNALS {
+        let mut action = [0_usize; 4];
+        let args = [signal, 0, action.as_mut_ptr() as usize, 8, 0, 0];
+        // SAFETY: asks only; the struct is as long as the kernel's.
+        unsafe { sys::call(libc::SYS_rt_sigaction, args) }.ok()?;
+        let [_, _, restorer, _] = action;
+        if cfg!(target_arch = "x86_64") && restorer != 0 && !found.contains(&restorer) {
+            // More than a handful of them means a program that does things of its own with signals.
+            *found.get_mut(count)? = restorer;
+            count += 1;
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::waiting;
+
+    #[test]
+    fn a_thread_rests_only_in_a_call_that_no_allocator_makes() {
+        let line = |call: &str| format!("{call} 0x1 0x2 0x3 0x4 0x5 0x6 0x7ffe10 0x7f0000\n");
+        let of = |call: &str| waiting(line(call).as_bytes());
+        assert_eq!(of(&libc::SYS_ppoll.to_string()), Some(0x007f_fe10));
+        for call in [
+            libc::SYS_futex,
+            libc::SYS_mmap,
+            libc::SYS_munmap,
+            libc::SYS_madvise,
+        ] {
+            assert_eq!(of(&call.to_string()), None, "{call}");
+        }
+        for text in [
+            "running\n",
+            "-1 0x7ffe10 0x7f0000\n",
+            "",
+            "0\n",
+            "0 0x1 0x2\n",
+        ] {
+            assert_eq!(waiting(text.as_bytes()), None, "{text:?}");
+        }
+    }
+}
