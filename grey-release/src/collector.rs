@@ -4,6 +4,8 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use linux_raw_sys::general;
+
 use crate::{quiet, symbols, sys};
 
 /// What came of it.
@@ -61,7 +63,7 @@ extern "C" fn nothing(_: *mut c_void) -> c_int {
 
 fn at_safe_point() {
     // SAFETY: takes nothing.
-    let thread = unsafe { sys::call(libc::SYS_gettid, [0; 6]) };
+    let thread = unsafe { sys::call(general::__NR_gettid, [0; 6]) };
     if thread == Ok(sys::pid() as usize) {
         quiet::outside();
     }

@@ -5,6 +5,8 @@
 
 use core::fmt::Write as _;
 
+use linux_raw_sys::{errno, general, net};
+
 use crate::own_accord::Watch;
 use crate::protocol::{self, Request};
 use crate::sys::{self, Errno, Fd};
@@ -17,18 +19,21 @@ const BACKLOG: usize = 16;
 const ASK_WITHIN_US: i64 = 200_000;
 /// A predecessor of this process (before exec) may still be on its way out.
 const TRIES: u32 = 50;
+const ADDRINUSE: Errno = Errno(errno::EADDRINUSE as i32);
 const AGAIN_US: u64 = 10_000;
 /// Of `close_range`: the table becomes the caller's own first.
 const CLOSE_RANGE_UNSHARE: usize = 1 << 1;
+/// As O_CLOEXEC (include/linux/net.h).
+const SOCK_CLOEXEC: u32 = general::O_CLOEXEC;
 
 /// The address of a process's socket: `grey-release/1/` its pid namespace's inode `/` its pid in there. Both, since one
 /// network namespace may hold processes of several pid namespaces.
-fn address() -> Option<(libc::sockaddr_un, usize)> {
+fn address() -> Option<(net::sockaddr_un, usize)> {
     let namespace = sys::stat(b"/proc/self/ns/pid\0")?.st_ino;
     let mut name = Line::<100>::new();
     write!(name, "{}/{namespace}/{}", protocol::VERSION, sys::pid()).ok()?;
-    let mut address = libc::sockaddr_un {
-        sun_family: libc::AF_UNIX as u16,
+    let mut address = net::sockaddr_un {
+        sun_family: net::AF_UNIX as net::__kernel_sa_family_t,
         sun_path: [0; 108],
     };
     // A zero in front makes it abstract.
@@ -36,15 +41,15 @@ fn address() -> Option<(libc::sockaddr_un, usize)> {
     for (to, from) in room.iter_mut().zip(name.bytes()) {
         *to = *from as core::ffi::c_char;
     }
-    let size = size_of::<libc::sa_family_t>() + 1 + name.bytes().len();
+    let size = size_of::<net::__kernel_sa_family_t>() + 1 + name.bytes().len();
     Some((address, size))
 }
 
 fn socket() -> Result<Fd, Errno> {
-    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
-    let args = [libc::AF_UNIX as usize, kind as usize, 0, 0, 0, 0];
+    let kind = net::SOCK_SEQPACKET | SOCK_CLOEXEC;
+    let args = [net::AF_UNIX as usize, kind as usize, 0, 0, 0, 0];
     // SAFETY: takes numbers.
-    unsafe { sys::call(libc::SYS_socket, args) }.map(|fd| Fd(fd as i32))
+    unsafe { sys::call(general::__NR_socket, args) }.map(|fd| Fd(fd as i32))
 }
 
 fn listener() -> Option<Fd> {
@@ -53,15 +58,15 @@ fn listener() -> Option<Fd> {
     let bind = [fd.0 as usize, (&raw const address) as usize, size, 0, 0, 0];
     for _ in 0..TRIES {
         // SAFETY: the address is as long as told.
-        match unsafe { sys::call(libc::SYS_bind, bind) } {
+        match unsafe { sys::call(general::__NR_bind, bind) } {
             Ok(_) => {
                 let listen = [fd.0 as usize, BACKLOG, 0, 0, 0, 0];
                 // SAFETY: takes numbers.
-                return unsafe { sys::call(libc::SYS_listen, listen) }
+                return unsafe { sys::call(general::__NR_listen, listen) }
                     .ok()
                     .map(|_| fd);
             }
-            Err(Errno(libc::EADDRINUSE)) => sys::sleep_us(AGAIN_US),
+            Err(ADDRINUSE) => sys::sleep_us(AGAIN_US),
             Err(_) => return None,
         }
     }
@@ -72,7 +77,7 @@ fn listener() -> Option<Fd> {
 fn own_descriptors() -> bool {
     let args = [0, u32::MAX as usize, CLOSE_RANGE_UNSHARE, 0, 0, 0];
     // SAFETY: closes descriptors of a copy of the table that only this thread has.
-    unsafe { sys::call(libc::SYS_close_range, args) }.is_ok()
+    unsafe { sys::call(general::__NR_close_range, args) }.is_ok()
 }
 
 /// Answers until it is told to end, or cannot listen.
@@ -108,9 +113,9 @@ pub(crate) fn serve(mut watch: Option<Watch>) {
 
 /// Waits for a connection, or for the time of the next look; whether there is a connection.
 fn wait(listener: Option<&Fd>, watch: Option<&Watch>) -> Result<bool, Errno> {
-    let mut poll = libc::pollfd {
+    let mut poll = general::pollfd {
         fd: listener.map_or(-1, |fd| fd.0),
-        events: libc::POLLIN,
+        events: general::POLLIN as i16,
         revents: 0,
     };
     let time = watch.map(|watch| {
@@ -120,13 +125,13 @@ fn wait(listener: Option<&Fd>, watch: Option<&Watch>) -> Result<bool, Errno> {
     let timeout = time.as_ref().map_or(0, |time| time.as_ptr() as usize);
     let args = [(&raw mut poll) as usize, 1, timeout, 0, 0, 0];
     // SAFETY: one entry, and a time of two 64-bit numbers or none.
-    unsafe { sys::call(libc::SYS_ppoll, args) }.map(|ready| ready > 0)
+    unsafe { sys::call(general::__NR_ppoll, args) }.map(|ready| ready > 0)
 }
 
 fn accept(listener: &Fd) -> Result<Fd, Errno> {
-    let args = [listener.0 as usize, 0, 0, libc::SOCK_CLOEXEC as usize, 0, 0];
+    let args = [listener.0 as usize, 0, 0, SOCK_CLOEXEC as usize, 0, 0];
     // SAFETY: nobody's address is asked for.
-    unsafe { sys::call(libc::SYS_accept4, args) }.map(|fd| Fd(fd as i32))
+    unsafe { sys::call(general::__NR_accept4, args) }.map(|fd| Fd(fd as i32))
 }
 
 /// Whether to go on listening.
@@ -158,23 +163,23 @@ fn answer(peer: &Fd) -> Next {
     Next::Listen
 }
 
-fn credentials(peer: &Fd) -> Option<libc::ucred> {
-    let mut of = libc::ucred {
+fn credentials(peer: &Fd) -> Option<net::ucred> {
+    let mut of = net::ucred {
         pid: 0,
         uid: u32::MAX,
         gid: u32::MAX,
     };
-    let mut size = size_of::<libc::ucred>() as u32;
+    let mut size = size_of::<net::ucred>() as u32;
     let args = [
         peer.0 as usize,
-        libc::SOL_SOCKET as usize,
-        libc::SO_PEERCRED as usize,
+        net::SOL_SOCKET as usize,
+        net::SO_PEERCRED as usize,
         (&raw mut of) as usize,
         (&raw mut size) as usize,
         0,
     ];
     // SAFETY: the struct is as long as told.
-    unsafe { sys::call(libc::SYS_getsockopt, args) }.ok()?;
+    unsafe { sys::call(general::__NR_getsockopt, args) }.ok()?;
     Some(of)
 }
 
@@ -183,8 +188,8 @@ fn hear<'a>(peer: &Fd, buf: &'a mut [u8]) -> Option<&'a [u8]> {
     let time = [0_i64, ASK_WITHIN_US];
     let limit = [
         peer.0 as usize,
-        libc::SOL_SOCKET as usize,
-        libc::SO_RCVTIMEO as usize,
+        net::SOL_SOCKET as usize,
+        net::SO_RCVTIMEO as usize,
         time.as_ptr() as usize,
         size_of_val(&time),
         0,
@@ -199,14 +204,14 @@ fn hear<'a>(peer: &Fd, buf: &'a mut [u8]) -> Option<&'a [u8]> {
     ];
     // SAFETY: a time of two 64-bit numbers, and a buffer as long as told.
     let got = unsafe {
-        sys::call(libc::SYS_setsockopt, limit).ok()?;
-        sys::call(libc::SYS_recvfrom, receive).ok()?
+        sys::call(general::__NR_setsockopt, limit).ok()?;
+        sys::call(general::__NR_recvfrom, receive).ok()?
     };
     buf.get(..got).filter(|got| got.len() <= protocol::LONGEST)
 }
 
 fn send(peer: &Fd, bytes: &[u8]) {
-    let flags = (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as usize;
+    let flags = (net::MSG_NOSIGNAL | net::MSG_DONTWAIT) as usize;
     let args = [
         peer.0 as usize,
         bytes.as_ptr() as usize,
@@ -217,7 +222,7 @@ fn send(peer: &Fd, bytes: &[u8]) {
     ];
     // Whoever does not wait for the answer does not get it.
     // SAFETY: the buffer is as long as told.
-    let _ = unsafe { sys::call(libc::SYS_sendto, args) };
+    let _ = unsafe { sys::call(general::__NR_sendto, args) };
 }
 
 /// From a thread of the program: tells our thread to end. Its descriptor is in the program's table for a moment.
@@ -230,7 +235,7 @@ pub(crate) fn tell_to_end() -> bool {
     };
     let args = [fd.0 as usize, (&raw const address) as usize, size, 0, 0, 0];
     // SAFETY: the address is as long as told.
-    if unsafe { sys::call(libc::SYS_connect, args) }.is_err() {
+    if unsafe { sys::call(general::__NR_connect, args) }.is_err() {
         return false;
     }
     send(&fd, b"grey-release/1 end\n");

@@ -3,6 +3,8 @@
 
 use core::sync::atomic::Ordering;
 
+use linux_raw_sys::general;
+
 use crate::symbols;
 use crate::sys;
 use crate::text::{hex, number, words};
@@ -18,38 +20,38 @@ const SIGNALS: usize = 64;
 
 /// System calls that wait and that no allocator makes: those of glibc's malloc are brk, mmap, munmap, mremap, mprotect,
 /// madvise, futex, prctl, getrandom, and open and read for the number of CPUs where there are several threads.
-fn waits(number: u64) -> bool {
+fn waits(number: u32) -> bool {
     #[cfg(target_arch = "x86_64")]
     if matches!(
-        number as i64,
-        libc::SYS_poll
-            | libc::SYS_select
-            | libc::SYS_epoll_wait
-            | libc::SYS_pause
-            | libc::SYS_accept
+        number,
+        general::__NR_poll
+            | general::__NR_select
+            | general::__NR_epoll_wait
+            | general::__NR_pause
+            | general::__NR_accept
     ) {
         return true;
     }
     matches!(
-        number as i64,
-        libc::SYS_read
-            | libc::SYS_ppoll
-            | libc::SYS_pselect6
-            | libc::SYS_epoll_pwait
-            | libc::SYS_epoll_pwait2
-            | libc::SYS_nanosleep
-            | libc::SYS_clock_nanosleep
-            | libc::SYS_accept4
-            | libc::SYS_recvfrom
-            | libc::SYS_recvmsg
-            | libc::SYS_wait4
-            | libc::SYS_waitid
-            | libc::SYS_rt_sigtimedwait
-            | libc::SYS_rt_sigsuspend
-            | libc::SYS_io_uring_enter
-            | libc::SYS_io_getevents
-            | libc::SYS_msgrcv
-            | libc::SYS_flock
+        number,
+        general::__NR_read
+            | general::__NR_ppoll
+            | general::__NR_pselect6
+            | general::__NR_epoll_pwait
+            | general::__NR_epoll_pwait2
+            | general::__NR_nanosleep
+            | general::__NR_clock_nanosleep
+            | general::__NR_accept4
+            | general::__NR_recvfrom
+            | general::__NR_recvmsg
+            | general::__NR_wait4
+            | general::__NR_waitid
+            | general::__NR_rt_sigtimedwait
+            | general::__NR_rt_sigsuspend
+            | general::__NR_io_uring_enter
+            | general::__NR_io_getevents
+            | general::__NR_msgrcv
+            | general::__NR_flock
     )
 }
 
@@ -57,7 +59,7 @@ fn waits(number: u64) -> bool {
 /// of a thread that does not (fs/proc/base.c: proc_pid_syscall).
 fn waiting(line: &[u8]) -> Option<usize> {
     let mut words = words(line);
-    let call = number(words.next()?)?;
+    let call = u32::try_from(number(words.next()?)?).ok()?;
     let stack = hex(words.nth(6)?)?;
     waits(call).then_some(stack as usize)
 }
@@ -124,7 +126,7 @@ fn restorers() -> Option<[usize; 8]> {
         let mut action = [0_usize; 4];
         let args = [signal, 0, action.as_mut_ptr() as usize, 8, 0, 0];
         // SAFETY: asks only; the struct is as long as the kernel's.
-        unsafe { sys::call(libc::SYS_rt_sigaction, args) }.ok()?;
+        unsafe { sys::call(general::__NR_rt_sigaction, args) }.ok()?;
         let [_, _, restorer, _] = action;
         if cfg!(target_arch = "x86_64") && restorer != 0 && !found.contains(&restorer) {
             // More than a handful of them means a program that does things of its own with signals.
@@ -137,18 +139,20 @@ fn restorers() -> Option<[usize; 8]> {
 
 #[cfg(test)]
 mod tests {
+    use linux_raw_sys::general;
+
     use super::waiting;
 
     #[test]
     fn a_thread_rests_only_in_a_call_that_no_allocator_makes() {
         let line = |call: &str| format!("{call} 0x1 0x2 0x3 0x4 0x5 0x6 0x7ffe10 0x7f0000\n");
         let of = |call: &str| waiting(line(call).as_bytes());
-        assert_eq!(of(&libc::SYS_ppoll.to_string()), Some(0x007f_fe10));
+        assert_eq!(of(&general::__NR_ppoll.to_string()), Some(0x007f_fe10));
         for call in [
-            libc::SYS_futex,
-            libc::SYS_mmap,
-            libc::SYS_munmap,
-            libc::SYS_madvise,
+            general::__NR_futex,
+            general::__NR_mmap,
+            general::__NR_munmap,
+            general::__NR_madvise,
         ] {
             assert_eq!(of(&call.to_string()), None, "{call}");
         }

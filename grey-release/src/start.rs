@@ -8,6 +8,8 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use linux_raw_sys::{general, prctl};
+
 use crate::own_accord::Watch;
 use crate::settings::{self, OwnAccord};
 use crate::{collector, listen, quiet, rest, symbols, sys, work};
@@ -16,6 +18,8 @@ use crate::{collector, listen, quiet, rest, symbols, sys, work};
 const AT_SECURE: usize = 23;
 /// Room for the stack; glibc takes the program's thread-local variables out of it, so that it may not do.
 const STACK: usize = 256 << 10;
+/// glibc's PTHREAD_CREATE_DETACHED.
+const DETACHED: c_int = 1;
 /// How long a thread of the program waits for ours to end, nanoseconds.
 const END_WITHIN_NS: u64 = 1_000_000_000;
 
@@ -89,18 +93,18 @@ fn create(stack: Option<usize>) -> bool {
         if init(attr) != 0 {
             return false;
         }
-        detach(attr, libc::PTHREAD_CREATE_DETACHED as c_int);
+        detach(attr, DETACHED);
         if let Some(stack) = stack {
             set_stack(attr, stack);
         }
         mask(
-            libc::SIG_SETMASK,
+            general::SIG_SETMASK as c_int,
             all.as_ptr().cast(),
             before.as_mut_ptr().cast(),
         );
         let failed = create(&raw mut thread, attr, run, core::ptr::null_mut());
         mask(
-            libc::SIG_SETMASK,
+            general::SIG_SETMASK as c_int,
             before.as_ptr().cast(),
             core::ptr::null_mut(),
         );
@@ -113,7 +117,7 @@ fn create(stack: Option<usize>) -> bool {
 extern "C" fn run(_: *mut c_void) -> *mut c_void {
     let name = b"grey-release\0";
     let args = [
-        libc::PR_SET_NAME as usize,
+        prctl::PR_SET_NAME as usize,
         name.as_ptr() as usize,
         0,
         0,
@@ -121,7 +125,7 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
         0,
     ];
     // SAFETY: names this thread; the process keeps its own name.
-    let _ = unsafe { sys::call(libc::SYS_prctl, args) };
+    let _ = unsafe { sys::call(general::__NR_prctl, args) };
     listen::serve(settings::own_accord().map(|it: OwnAccord| Watch::new(it)));
     quiet::before_end();
     PROCESS.store(0, Ordering::SeqCst);

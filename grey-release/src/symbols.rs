@@ -100,7 +100,7 @@ symbols! {
     getenv, DEFAULT, "getenv", unsafe extern "C" fn(*const c_char) -> *const c_char;
     getauxval, DEFAULT, "getauxval", unsafe extern "C" fn(usize) -> usize;
     errno, DEFAULT, "__errno_location", unsafe extern "C" fn() -> *mut c_int;
-    malloc, DEFAULT, "malloc", unsafe extern "C" fn(usize) -> *mut c_void;
+    valloc, DEFAULT, "valloc", unsafe extern "C" fn(usize) -> *mut c_void;
     register_atfork, DEFAULT, "__register_atfork", unsafe extern "C" fn(Handler, Handler, Handler, *mut c_void) -> c_int;
     pthread_create, DEFAULT, "pthread_create", unsafe extern "C" fn(*mut usize, *const c_void, Thread, *mut c_void) -> c_int;
     pthread_attr_init, DEFAULT, "pthread_attr_init", unsafe extern "C" fn(*mut c_void) -> c_int;
@@ -167,9 +167,10 @@ fn in_libc(address: usize) -> bool {
     address != 0 && libc.is_some() && base(address) == libc
 }
 
-/// Whether the program's `malloc` is glibc's own.
+/// Whether the program's allocator is glibc's own. Told by `valloc`, which every allocator brings along and no program
+/// calls: `malloc` itself is found in a program that is linked to a fixed address, where its way to it is (the PLT).
 pub(crate) fn malloc_is_glibcs() -> bool {
-    in_libc(address::malloc.load(Ordering::Acquire))
+    in_libc(address::valloc.load(Ordering::Acquire))
 }
 
 /// Whether `__libc_single_threaded` lies in libc: else the program has a copy of it (a copy relocation), and libc one more,
