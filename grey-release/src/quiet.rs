@@ -33,13 +33,13 @@ pub(crate) fn around(stay_quiet: bool, create: impl FnOnce() -> bool) -> bool {
     let (Some(single), Some(count)) = (symbols::single_threaded(), symbols::nptl_nthreads()) else {
         return create();
     };
-    // Without `__libc_stack_end` there would never be proof.
+    // Where there would never be proof there is no use in being quiet.
     let alone = stay_quiet
         && sys::threads() == Some(1)
         && single.load(Ordering::Relaxed) == 1
         && count.load(Ordering::Relaxed) == 1
         && symbols::single_threaded_is_libcs()
-        && symbols::stack_end().is_some();
+        && rest::can_be_told();
     if !alone {
         return create();
     }

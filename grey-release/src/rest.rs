@@ -1,13 +1,14 @@
 //! Whether the program's one thread is certain not to be inside the allocator: it waits in a system call that no allocator
 //! makes, on its own stack, and no signal handler is under way that could have interrupted one.
 
+use core::fmt::Write as _;
 use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general;
 
 use crate::symbols;
 use crate::sys;
-use crate::text::{hex, number, words};
+use crate::text::{Line, hex, number, words};
 
 /// The main thread's stack is looked through up to its end if that is no further away than this; a stack of its own (a
 /// coroutine's, `sigaltstack`'s) is further away.
@@ -64,15 +65,23 @@ fn waiting(line: &[u8]) -> Option<usize> {
     waits(call).then_some(stack as usize)
 }
 
+/// What the kernel tells of the main thread's system call.
+fn main_call(buf: &mut [u8]) -> Option<&[u8]> {
+    let mut path = Line::<64>::new();
+    write!(path, "/proc/self/task/{}/syscall\0", sys::pid()).ok()?;
+    sys::read_file(path.bytes(), buf).filter(|text| !text.is_empty())
+}
+
+/// Whether it can be told at all: a process that has changed its user may not read its own files in /proc, and there may be
+/// no /proc.
+pub(crate) fn can_be_told() -> bool {
+    symbols::stack_end().is_some() && main_call(&mut [0; 256]).is_some()
+}
+
 /// Whether the main thread rests, at this moment.
 pub(crate) fn main_rests() -> bool {
-    let mut path = crate::text::Line::<64>::new();
-    use core::fmt::Write as _;
-    if write!(path, "/proc/self/task/{}/syscall\0", sys::pid()).is_err() {
-        return false;
-    }
     let mut buf = [0; 256];
-    sys::read_file(path.bytes(), &mut buf)
+    main_call(&mut buf)
         .and_then(waiting)
         .is_some_and(no_handler_above)
 }

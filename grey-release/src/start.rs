@@ -137,10 +137,14 @@ pub(crate) fn stop() -> bool {
     let Some(before) = sys::threads() else {
         return false;
     };
-    if !listen::tell_to_end() {
-        return false;
-    }
     let until = sys::now_ns().saturating_add(END_WITHIN_NS);
+    // It may only just have begun.
+    while !listen::tell_to_end() {
+        if sys::now_ns() >= until {
+            return false;
+        }
+        sys::sleep_us(50);
+    }
     while PROCESS.load(Ordering::SeqCst) != 0 || sys::threads().is_none_or(|now| now >= before) {
         if sys::now_ns() >= until {
             return false;
