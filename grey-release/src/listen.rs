@@ -156,7 +156,7 @@ fn answer(peer: &Fd) -> Next {
     let answer = match request {
         Request::Stat { wait_ms } => work::stat(wait_ms),
         Request::Trim { collector, wait_ms } => work::trim(collector, wait_ms),
-        Request::End if asker.pid as u32 == sys::pid() => return Next::End,
+        Request::End if asker.pid == sys::pid() => return Next::End,
         Request::End => return Next::Listen,
     };
     send(peer, answer.bytes());

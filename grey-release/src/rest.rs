@@ -99,7 +99,7 @@ fn no_handler_above(stack: usize) -> bool {
     let Some(end) = symbols::stack_end().map(|end| end.load(Ordering::Relaxed)) else {
         return false;
     };
-    if stack >= end || end - stack > DEEPEST || stack % size_of::<usize>() != 0 {
+    if stack >= end || end - stack > DEEPEST || !stack.is_multiple_of(size_of::<usize>()) {
         return false;
     }
     let Some(restorers) = restorers() else {

@@ -173,6 +173,7 @@ pub(crate) fn stat(path: &[u8]) -> Option<general::stat> {
 
 /// Threads of this process: each is a folder, and thus a link of the folder above.
 pub(crate) fn threads() -> Option<u64> {
+    #[allow(clippy::unnecessary_cast, reason = "it has 32 bits on aarch64")]
     let links = stat(b"/proc/self/task\0")?.st_nlink as u64;
     links.checked_sub(2)
 }
