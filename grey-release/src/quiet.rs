@@ -56,6 +56,12 @@ pub(crate) fn around(stay_quiet: bool, create: impl FnOnce() -> bool) -> bool {
     created
 }
 
+/// Whether the program still goes without the allocator's locks.
+pub(crate) fn is_quiet() -> bool {
+    STATE.load(Ordering::SeqCst) == QUIET
+        && symbols::single_threaded().is_some_and(|single| single.load(Ordering::SeqCst) != 0)
+}
+
 /// Whether the allocator may be called by our thread now.
 pub(crate) fn allocator_is_locked() -> bool {
     match STATE.load(Ordering::SeqCst) {

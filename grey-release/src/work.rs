@@ -59,13 +59,18 @@ pub(crate) fn resident() -> Option<u64> {
     pages.checked_mul(page as u64)
 }
 
-/// What the allocator holds free, and nothing else is done.
+/// What the allocator holds free, and nothing else is done. Who does not want to wait does not change anything either: a
+/// program that goes without locks goes on so, and is `busy`.
 pub(crate) fn stat(wait_ms: u64) -> Answer {
     let begin = sys::now_ns();
     let mut answer = Answer::new();
     let rss = resident();
     let allocator = allocator::of_the_program();
-    let figures = with_allocator(until(begin, wait_ms), || allocator.map(allocator::figures));
+    let figures = if wait_ms == 0 && quiet::is_quiet() {
+        None
+    } else {
+        with_allocator(until(begin, wait_ms), || allocator.map(allocator::figures))
+    };
     head(&mut answer, figures.is_some(), allocator);
     tell(&mut answer, figures.flatten());
     answer.figure(

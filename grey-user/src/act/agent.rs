@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod client;
+pub mod expect;
 pub mod library;
 
 pub use answer::Answer;

@@ -2,7 +2,7 @@
 //! what to do.
 
 mod allocator;
-mod expect;
+mod words;
 
 use std::fs;
 use std::rc::Rc;
@@ -202,10 +202,10 @@ impl Actuator for Trim<'_> {
                 Ok(answer) => {
                     let smaps = scene.host.path(format!("/proc/{}/smaps", process.pid));
                     let smaps = fs::read(smaps).unwrap_or_default();
-                    let bytes = expect::expected(&answer, &smaps);
+                    let bytes = agent::expect::expected(&answer, &smaps);
                     sum = bytes.map_or(sum, |bytes| Some(sum.unwrap_or(0) + bytes));
                     let anon = memory(scene, &process).and_then(|memory| memory.anon);
-                    told.push(expect::words(process.pid, &answer, bytes, anon));
+                    told.push(words::expectation(process.pid, &answer, bytes, anon));
                     left.push(process);
                 }
                 Err(error) => {

@@ -59,6 +59,14 @@ impl Question {
         }
     }
 
+    /// How long it may take until somebody accepts: who does not wait for the program does not wait for that either.
+    fn patience(self) -> Duration {
+        match self {
+            Question::Stat { wait } if wait.is_zero() => TICK,
+            Question::Stat { .. } | Question::Trim { .. } => CONNECT_WITHIN,
+        }
+    }
+
     /// After this time no answer is one. Trimming itself takes milliseconds a GiB, and longer on a loaded machine.
     fn within(self) -> Duration {
         let (Question::Stat { wait } | Question::Trim { wait, .. }) = self;
@@ -109,7 +117,7 @@ pub fn ask(
     question: Question,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Answer, AgentError> {
-    let socket = reach(host, pid)?;
+    let socket = reach(host, pid, question.patience())?;
     let line = question.line();
     match send(&socket, line.as_bytes(), SendFlags::NOSIGNAL) {
         Ok(_) => {}
@@ -136,7 +144,7 @@ pub fn ask(
 }
 
 /// Connects, and sees that it is the process itself that listens.
-fn reach(host: &Host, pid: u32) -> Result<OwnedFd, AgentError> {
+fn reach(host: &Host, pid: u32, patience: Duration) -> Result<OwnedFd, AgentError> {
     let inode = |of: &str, kind: &str| {
         let path = host.path(format!("/proc/{of}/ns/{kind}"));
         std::fs::metadata(path).map(|meta| meta.ino())
@@ -156,13 +164,13 @@ fn reach(host: &Host, pid: u32) -> Result<OwnedFd, AgentError> {
         let there = std::thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(|error| AgentError::Denied(error.into()))?;
-            connected(&name)
+            connected(&name, patience)
         });
         there
             .join()
             .unwrap_or_else(|_| Err(AgentError::Other("thread", io::Error::other("panicked"))))
     } else {
-        connected(&name)
+        connected(&name, patience)
     }?;
     let peer = listener(&connected).map_err(|error| AgentError::Other("SO_PEERCRED", error))?;
     if i64::from(peer) != i64::from(pid) {
@@ -196,7 +204,7 @@ fn listener(socket: &OwnedFd) -> io::Result<i32> {
     }
 }
 
-fn connected(name: &str) -> Result<OwnedFd, AgentError> {
+fn connected(name: &str, patience: Duration) -> Result<OwnedFd, AgentError> {
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes())
         .map_err(|error| AgentError::Other("address", error.into()))?;
     let socket = socket_with(
@@ -206,13 +214,13 @@ fn connected(name: &str) -> Result<OwnedFd, AgentError> {
         None,
     )
     .map_err(|error| AgentError::Other("socket", error.into()))?;
-    let end = Instant::now() + CONNECT_WITHIN;
+    let end = Instant::now() + patience;
     loop {
         match connect(&socket, &address) {
             Ok(()) => return Ok(socket),
             // Its queue is full.
             Err(Errno::AGAIN) if Instant::now() < end => std::thread::sleep(TICK / 10),
-            Err(Errno::AGAIN) => return Err(AgentError::Silent(CONNECT_WITHIN)),
+            Err(Errno::AGAIN) => return Err(AgentError::Silent(patience)),
             Err(Errno::CONNREFUSED) => return Err(AgentError::Nobody),
             Err(error) => return Err(AgentError::Other("connect", error.into())),
         }

@@ -1,20 +1,24 @@
 //! What a trim is to be expected to free, by the allocator's own figures and what is resident of its heaps.
 
-use grey_core::units::format_bytes;
+use std::fs;
+use std::time::{Duration, Instant};
 
-use crate::act::agent::Answer;
+use crate::host::Host;
+
+use super::{Answer, Question, ask, is_loaded};
 
 /// glibc's heaps of threads begin at multiples of this (malloc/arena.c: HEAP_MAX_SIZE on 64-bit machines).
 const HEAP_MAX: u64 = 64 << 20;
-/// Less is next to nothing.
-const WORTH: u64 = 4 << 20;
+/// Most processes of one look, and how long it may take: an observer does not wait for those it observes.
+const MOST: usize = 32;
+const WITHIN: Duration = Duration::from_millis(100);
 
 /// Bytes that a trim may free at most, as far as the allocator tells.
 ///
 /// glibc counts as free what it has already given back. What is resident of its heaps less what is in use cannot be more
 /// than what is free and still here.
 #[must_use]
-pub(super) fn expected(answer: &Answer, smaps: &[u8]) -> Option<u64> {
+pub fn expected(answer: &Answer, smaps: &[u8]) -> Option<u64> {
     let free = answer.heap_free?;
     if answer.allocator != "glibc" {
         return Some(free);
@@ -61,44 +65,31 @@ fn heap(head: &str) -> bool {
             && start.is_some_and(|start| start.is_multiple_of(HEAP_MAX))
 }
 
-/// The expectation in words. `anon` is the anonymous memory of the process.
-pub(super) fn words(pid: u32, answer: &Answer, expected: Option<u64>, anon: Option<u64>) -> String {
-    let allocator = answer.allocator.as_str();
-    let collector = match answer.collector.as_str() {
-        "cpython" => "; CPython's collector runs before it and may add to that",
-        _ => "",
-    };
-    match expected {
-        _ if answer.busy => format!(
-            "unknown: pid {pid} has one thread and was not seen at rest, so that nothing may look at its heap; a longer --wait may see it"
-        ),
-        None if allocator == "mimalloc" => format!(
-            "unknown: mimalloc does not tell what it holds; each of its heaps belongs to a thread, and those of threads that live are not given back{collector}"
-        ),
-        None if allocator == "unknown" => {
-            format!("nothing by the allocator, which is none that can be told to{collector}")
+/// Bytes that the release agents among these processes are expected to free at most; `None` where there is no agent. The
+/// programs go on as they are: one that goes without its allocator's locks is not asked further, and counts as holding
+/// `kept`, which is what was seen from outside.
+#[must_use]
+pub fn held(host: &Host, pids: impl IntoIterator<Item = u32>, kept: u64) -> Option<u64> {
+    let end = Instant::now() + WITHIN;
+    let (mut sum, mut unknown) = (None, false);
+    for pid in pids.into_iter().take(MOST) {
+        let read = |name| fs::read(host.path(format!("/proc/{pid}/{name}")));
+        let loaded = read("maps").is_ok_and(|maps| is_loaded(&String::from_utf8_lossy(&maps)));
+        if !loaded {
+            continue;
         }
-        None => format!("unknown: {allocator} does not tell what it holds{collector}"),
-        Some(bytes) if bytes < WORTH => {
-            let others = anon
-                .map(|anon| anon.saturating_sub(bytes))
-                .filter(|rest| *rest >= WORTH)
-                .map_or(String::new(), |rest| {
-                    format!(
-                        "; the other {} of anonymous memory are in use or pinned: a page goes back only when nothing in it is in use any more",
-                        format_bytes(rest)
-                    )
-                });
-            format!(
-                "next to nothing: {allocator} holds {} free{others}; `grey-ebpf enforce pageout {pid} --cold` takes what is not used{collector}",
-                format_bytes(bytes)
-            )
-        }
-        Some(bytes) => format!(
-            "up to {}, which {allocator} holds free{collector}",
-            format_bytes(bytes)
-        ),
+        let question = Question::Stat {
+            wait: Duration::ZERO,
+        };
+        let Ok(answer) = ask(host, pid, question, &mut || Instant::now() < end) else {
+            continue;
+        };
+        unknown |= answer.busy;
+        let smaps = read("smaps").unwrap_or_default();
+        let bytes = expected(&answer, &smaps).unwrap_or(0);
+        sum = Some(sum.unwrap_or(0_u64).saturating_add(bytes));
     }
+    sum.map(|sum| if unknown { sum.max(kept) } else { sum })
 }
 
 #[cfg(test)]
@@ -147,20 +138,5 @@ VmFlags: rd mr mw me ac
         assert_eq!(of(400_000, 389_000), Some(0));
         assert_eq!(expected(&answer("jemalloc", None, Some(7)), b""), Some(7));
         assert_eq!(expected(&answer("mimalloc", None, None), SMAPS), None);
-    }
-
-    #[test]
-    fn pinned_memory_is_said_to_be_pinned_and_pageout_is_offered() {
-        let told = words(
-            9,
-            &answer("glibc", Some(1), Some(2)),
-            Some(1 << 20),
-            Some(300 << 20),
-        );
-        for part in ["next to nothing", "299M", "pinned", "pageout 9 --cold"] {
-            assert!(told.contains(part), "{part}: {told}");
-        }
-        let told = words(9, &answer("glibc", Some(1), Some(2)), Some(64 << 20), None);
-        assert_eq!(told, "up to 64M, which glibc holds free");
     }
 }
