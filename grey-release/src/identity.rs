@@ -18,9 +18,10 @@ fn alone(real: impl FnOnce() -> c_int) -> c_int {
     if !start::present() {
         return real();
     }
-    if sys::threads() != Some(2) || !rest::no_handler_here() || !start::stop() {
+    let outside = rest::no_handler_here();
+    if sys::threads() != Some(2) || !outside || !start::stop() {
         // glibc tells the threads it knows of, if it takes the program for one with threads.
-        quiet::make_loud();
+        quiet::make_loud(outside);
         return real();
     }
     let result = real();

@@ -26,7 +26,7 @@ static STATE: AtomicU8 = AtomicU8::new(LOUD);
 static UNCOUNTED: AtomicBool = AtomicBool::new(false);
 
 /// Creates our thread by `create`, such that glibc does not take the program for one with threads if it is not. `create`
-/// says whether it succeeded.
+/// says whether it succeeded. The calling thread is the program's, and outside the allocator.
 pub(crate) fn around(stay_quiet: bool, create: impl FnOnce() -> bool) -> bool {
     STATE.store(LOUD, Ordering::SeqCst);
     UNCOUNTED.store(false, Ordering::SeqCst);
@@ -96,12 +96,15 @@ pub(crate) fn outside() {
     let _ = STATE.compare_exchange(UNPROVEN, LOUD, Ordering::SeqCst, Ordering::SeqCst);
 }
 
-/// From now on every thread takes all locks; called by a thread of the program outside the allocator.
-pub(crate) fn make_loud() {
-    if let Some(single) = symbols::single_threaded()
-        && STATE.swap(LOUD, Ordering::SeqCst) != LOUD
+/// From now on every thread takes all locks; called by a thread of the program, which says whether it is outside the
+/// allocator for certain.
+pub(crate) fn make_loud(outside: bool) {
+    if is_quiet()
+        && let Some(single) = symbols::single_threaded()
     {
         single.store(0, Ordering::SeqCst);
+        let state = if outside { LOUD } else { UNPROVEN };
+        STATE.store(state, Ordering::SeqCst);
     }
 }
 

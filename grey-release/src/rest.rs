@@ -13,6 +13,8 @@ use crate::text::{Line, hex, number, words};
 /// The main thread's stack is looked through up to its end if that is no further away than this; a stack of its own (a
 /// coroutine's, `sigaltstack`'s) is further away.
 const DEEPEST: usize = 16 << 20;
+/// What `mincore` is asked for; the smallest page there is.
+const PAGE: usize = 4096;
 /// As `AT_SYSINFO_EHDR`, the begin of the vdso, and how much of it there is at most.
 const VDSO: usize = 33;
 const VDSO_SIZE: usize = 4 * 4096;
@@ -114,8 +116,11 @@ fn no_handler_above(stack: usize) -> bool {
     };
     let mut at = stack;
     while at < end {
-        // SAFETY: between the stack pointer and the end of the main thread's stack all is mapped; the thread may write
-        // there meanwhile, so that it is read as it is at this moment.
+        if (at == stack || at.is_multiple_of(PAGE)) && !is_mapped(at / PAGE * PAGE) {
+            return false;
+        }
+        // SAFETY: it is mapped, as the main thread's stack is to its end; the thread may write there meanwhile, so that it
+        // is read as it is at this moment.
         let word = unsafe { core::ptr::read_volatile(at as *const usize) };
         if suspect(word) {
             return false;
@@ -123,6 +128,14 @@ fn no_handler_above(stack: usize) -> bool {
         at += size_of::<usize>();
     }
     true
+}
+
+/// Whether there is anything at this page: a stack pointer below the main stack need not be on it.
+fn is_mapped(page: usize) -> bool {
+    let mut resident = 0_u8;
+    let args = [page, PAGE, (&raw mut resident) as usize, 0, 0, 0];
+    // SAFETY: one byte for one page; where pages are larger it fails, or says it of the first.
+    unsafe { sys::call(general::__NR_mincore, args) }.is_ok()
 }
 
 /// Where handlers return to, as the kernel was told (SA_RESTORER); it keeps this also of a handler that was removed.

@@ -36,6 +36,10 @@ pub(super) fn trials() -> Vec<Trial> {
             last_thread,
         ),
         Trial::new(
+            "native_release_a_process_is_reached_in_its_namespaces",
+            namespaces,
+        ),
+        Trial::new(
             "native_release_descriptors_are_the_programs_own",
             descriptors,
         ),
@@ -154,6 +158,42 @@ fn namespace() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+fn namespaces() -> Result<Outcome> {
+    let bench = Bench::new("release-namespaces")?;
+    if bench.c("lives", &[])?.is_none() {
+        return absent("cc");
+    }
+    let apart = ["--net", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    // util-linux's, which every Debian has.
+    let mut can = Command::new("unshare");
+    can.args(apart).arg("true").stderr(Stdio::null());
+    if !can.status().is_ok_and(|status| status.success()) {
+        return Outcome::skipped("namespaces cannot be made here");
+    }
+    let mut command = Command::new("unshare");
+    command
+        .args(apart)
+        .arg(bench.scratch.join("lives"))
+        .arg("rests");
+    let guest = Guest::start(command)?;
+    let pid = guest.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let child = children.trim();
+    // It is pid 1 where it lives, and listens there.
+    let inside = fs::read_to_string(format!("/proc/{child}/status"))?;
+    ensure!(
+        inside.contains(&format!("NSpid:\t{child}\t1\n")),
+        "{inside}"
+    );
+    let desk = crate::enforcing::Desk::new("release-namespaces-desk", "")?;
+    let done = desk.enforce(&["trim", child])?;
+    ensure!(
+        done.code() == Some(0) && done.stdout.contains("by glibc"),
+        "{done:?}"
+    );
+    Ok(Outcome::Passed)
+}
+
 fn last_thread() -> Result<Outcome> {
     let bench = Bench::new("release-last")?;
     let Some(guest) = life(&bench, "last-thread")? else {
@@ -188,6 +228,14 @@ fn at_rest() -> Result<Outcome> {
     works.ready()?;
     let answer = works.ask(SHORTLY)?;
     ensure!(answer.busy && answer.heap_free.is_none(), "{answer:?}");
+    // However often it is asked: a trim beside its unlocked allocator would be the end of it.
+    for _ in 0..500 {
+        let wait = Duration::ZERO;
+        works.ask(Question::Trim {
+            collector: false,
+            wait,
+        })?;
+    }
     // From outside the same is one line.
     let desk = crate::enforcing::Desk::new("release-rest-desk", "")?;
     let told = desk.enforce(&["trim", &works.pid().to_string(), "--wait", "200ms"])?;
