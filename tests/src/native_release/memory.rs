@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use grey_user::act::agent::Question;
+use grey_user::act::agent::{Question, expect};
+use grey_user::host::Host;
 use serde_json::Value;
 
 use crate::enforcing::Desk;
@@ -28,6 +29,10 @@ pub(super) fn trials() -> Vec<Trial> {
             without,
         ),
         Trial::new("native_release_it_trims_of_its_own_accord", own_accord),
+        Trial::new(
+            "native_release_an_observer_leaves_the_program_as_it_is",
+            observed,
+        ),
     ]
 }
 
@@ -195,6 +200,33 @@ fn without() -> Result<Outcome> {
         told.code() == Some(3) && told.stderr.contains("no agent listens"),
         "{told:?}"
     );
+    Ok(Outcome::Passed)
+}
+
+/// What a verdict on retention asks.
+fn observed() -> Result<Outcome> {
+    let bench = Bench::new("release-observed")?;
+    let Some(rests) = bench.c("lives", &["rests"])? else {
+        return absent("cc");
+    };
+    let held = |pids: &[u32]| expect::held(&Host::live(), pids.iter().copied(), 7 << 20);
+    let alone = Guest::start(rests)?;
+    alone.ask(Question::Stat {
+        wait: Duration::ZERO,
+    })?;
+    // Its allocator is not asked: what was seen from outside is what there is to say.
+    ensure!(held(&[alone.pid()]) == Some(7 << 20));
+    let fragment = bench.c("fragment", &["60"])?.context("built before")?;
+    let fragment = Guest::start(fragment)?;
+    fragment.ask(Question::Stat {
+        wait: Duration::from_secs(1),
+    })?;
+    let free = held(&[fragment.pid(), std::process::id()]);
+    ensure!(free > Some(50 << 20), "{free:?}");
+    ensure!(held(&[std::process::id()]).is_none());
+    let (said, _) = alone.finish()?;
+    ensure!(said == ["alone"], "{said:?}");
+    fragment.finish_whole()?;
     Ok(Outcome::Passed)
 }
 
