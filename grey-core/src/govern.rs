@@ -65,6 +65,13 @@ impl Rung {
         matches!(self, Rung::Anon | Rung::Pageout)
     }
 
+    /// Whether the kernel takes what the program may want again: refaults tell how well that was chosen. What a trim frees
+    /// nobody wants back, and it says nothing of the next reclaim.
+    #[must_use]
+    pub const fn reclaims(self) -> bool {
+        self.takes() && !matches!(self, Rung::Trim)
+    }
+
     /// Whether it takes memory: floors and the budget of bytes hold for it.
     #[must_use]
     pub const fn takes(self) -> bool {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use grey_core::units::{self, Size};
 use rustix::io::Errno;
 
-use crate::act::agent::library::agent_library;
+use crate::act::agent::agent_library;
 use crate::cli::{Exit, Failure, interval, size, tell};
 use crate::host::{Host, MemInfo};
 
@@ -147,7 +147,7 @@ fn preload(
     match image::fits(program, &library) {
         image::Fit::Yes => {}
         image::Fit::ItsChildren(why) => tell(&format!(
-            "warning: {}: {why}, so that the release agent cannot be loaded into it; into what it starts it can",
+            "warning: {}: {why}, so that the release agent does nothing in it; in what it starts it may",
             program.display()
         )),
         image::Fit::No(why) => {

@@ -26,6 +26,7 @@ mod native_exit;
 mod native_growth;
 mod native_guard;
 mod native_loss;
+mod native_release;
 mod native_replay;
 mod native_rollback;
 mod native_run;
@@ -95,6 +96,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_diagnose::trials());
     trials.extend(native_snapshot::trials());
     trials.extend(native_enforce::trials());
+    trials.extend(native_release::trials());
     trials.extend(native_daemon::trials());
     trials
 }

@@ -5,6 +5,7 @@ mod build_ebpf;
 mod eval;
 mod kernel_table;
 mod record_traces;
+mod release_agent;
 mod test;
 mod vm;
 mod vm_command;
@@ -32,6 +33,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Build the release agent, the library that `enforce trim` speaks to, and say where it is
+    ReleaseAgent,
     /// Run all tests: unit, native, and in VMs on each kernel
     Test(test::Args),
     /// Boot a test VM: run the VM tests in it, or a shell command
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::BuildEbpf { check } => build_ebpf::run(check).map(|()| ExitCode::SUCCESS),
         Task::Watch { args } => watch::run(&args),
+        Task::ReleaseAgent => release_agent::run().map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),
         Task::Vm(args) => vm_command::run(&args),
         Task::Eval { args } => eval::run(&args),

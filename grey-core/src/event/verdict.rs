@@ -46,6 +46,9 @@ pub struct Verdict {
     /// Its 95 % confidence interval, from that of the rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ci95_s: Option<[f64; 2]>,
+    /// Of retention: bytes that a trim by the release agent is expected to free at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trim_bytes: Option<u64>,
     /// Figures that a person can check.
     pub evidence: Evidence,
     /// What to do next, one sentence.

@@ -125,7 +125,7 @@ impl Governor {
         if decision.rung == Rung::Freeze {
             self.figures.goes_on(&decision.path, decision.at);
         }
-        if Self::ends(&mut self.busy, decision) && decision.rung.takes() {
+        if Self::ends(&mut self.busy, decision) && decision.rung.reclaims() {
             self.figures.not_reclaimed(&decision.path);
         }
     }
@@ -191,7 +191,7 @@ impl Governor {
             file_only: decision.rung == Rung::File,
             ..Last::default()
         };
-        if newest {
+        if newest && decision.rung.reclaims() {
             self.figures.settled(&decision.path, last);
         }
         if bad.is_some() {

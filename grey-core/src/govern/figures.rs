@@ -33,6 +33,8 @@ struct Known {
     /// Since when it is idle.
     idle_since: Timestamp,
     leak: Option<Growth>,
+    /// Until it is tried: bytes that release agents are expected to give back.
+    retained: Option<u64>,
     frozen: bool,
 }
 
@@ -104,6 +106,7 @@ impl Figures {
                 steady: None,
                 idle_since: at,
                 leak: None,
+                retained: None,
                 frozen: false,
             };
             if path == "/" {
@@ -164,6 +167,17 @@ impl Figures {
             rate_bps: verdict.rate_bps.unwrap_or(0.0),
             ttl_s: verdict.ttl_s,
         });
+        if verdict.memory == Memory::Anon {
+            let keeps = verdict.state == State::Suspect && verdict.cause == Cause::Retention;
+            known.retained = verdict.trim_bytes.filter(|_| keeps);
+        }
+    }
+
+    /// Its release agents are asked: what they do not give back now they do not give back the next moment either.
+    pub(super) fn trimmed(&mut self, path: &str) {
+        if let Some(known) = self.known.get_mut(path) {
+            known.retained = None;
+        }
     }
 
     /// The cgroup does not exist any more.
@@ -361,6 +375,7 @@ impl Figures {
             returned: 0.0,
             cache_cools: false,
             anon_futile_us: known.anon_futile.map(|at| micros(now.0 - at.0)),
+            retained: known.retained.unwrap_or(0),
             leak: known.leak,
             busy: false,
         })

@@ -285,9 +285,10 @@ impl Governor {
             Rung::Freeze => self.figures.stands_still(&decision.path),
             // Once is enough: it is not wanted again before there is more to move.
             Rung::Compact => self.scattered = 0,
+            Rung::Trim => self.figures.trimmed(&decision.path),
             _ => {}
         }
-        if decision.rung.takes() {
+        if decision.rung.reclaims() {
             let last = Last {
                 asked: decision.bytes,
                 good: self.figures.good(&decision.path),

@@ -143,6 +143,8 @@ pub struct Group {
     pub returned: f64,
     /// How long ago anonymous memory gave next to nothing, µs, where that was its last answer.
     pub anon_futile_us: Option<u64>,
+    /// What its release agents are expected to give back, where its allocator was found to keep freed memory.
+    pub retained: u64,
     /// It leaks.
     pub leak: Option<Growth>,
     /// An action on it is under way or being looked at.

@@ -107,7 +107,7 @@ impl Forked {
 }
 
 /// Waits until a descriptor can be read from, or is at its end.
-pub(super) fn readable(file: &OwnedFd, time: Duration) -> bool {
+pub(in crate::act) fn readable(file: &OwnedFd, time: Duration) -> bool {
     await_flags(file, PollFlags::IN, time)
 }
 

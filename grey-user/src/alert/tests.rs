@@ -22,6 +22,7 @@ fn verdict(path: &str, state: State) -> Event {
         limit_cgroup: None,
         ttl_s: None,
         ttl_ci95_s: None,
+        trim_bytes: None,
         evidence: Evidence::default(),
         advice: String::new(),
     });

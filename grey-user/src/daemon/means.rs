@@ -10,7 +10,7 @@ use crate::enforce::freeze::{Freeze, FreezeArgs};
 use crate::enforce::limit::{Limit, LimitArgs, Wanted};
 use crate::enforce::pageout::{Pageout, PageoutArgs};
 use crate::enforce::reclaim::{Reclaim, ReclaimArgs};
-use crate::enforce::trim::{Trim, TrimArgs};
+use crate::enforce::trim::{self, Trim, TrimArgs};
 use crate::enforce::{Actuator, Common, Place};
 
 /// memory.high for a runaway; PEERS' rule is 30 s at most.
@@ -45,7 +45,11 @@ impl Means {
         match decision.rung {
             Rung::File => reclaim(true),
             Rung::Anon => reclaim(false),
-            Rung::Trim => Means::Trim(TrimArgs { target: cgroup }),
+            Rung::Trim => Means::Trim(TrimArgs {
+                target: cgroup,
+                no_collector: false,
+                wait: trim::WAIT,
+            }),
             Rung::Pageout => Means::Pageout(PageoutArgs {
                 target: cgroup,
                 cold: true,

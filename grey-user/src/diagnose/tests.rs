@@ -290,6 +290,7 @@ fn leaks_come_with_rate_time_evidence_and_advice() {
         limit_cgroup: Some("/system.slice/web.service".to_owned()),
         ttl_s: Some(90.0),
         ttl_ci95_s: Some([85.0, 240.0]),
+        trim_bytes: None,
         evidence: Evidence {
             reason: "30 floors in a row rose, 120M in 30s".to_owned(),
             ..Evidence::default()

@@ -3,7 +3,7 @@
 mod cold;
 mod maps;
 mod room;
-mod take;
+pub(super) mod take;
 pub(super) mod target;
 mod worker;
 
@@ -382,7 +382,7 @@ fn allowed(found: &mut Found) -> Result<(), Failure> {
 }
 
 /// A second handle of the same cgroup: one stays with what was found.
-fn reopen(scene: &Scene, target: &Target) -> Result<Target, Failure> {
+pub(super) fn reopen(scene: &Scene, target: &Target) -> Result<Target, Failure> {
     let dir = target.dir.try_clone().map_err(|error| {
         Failure::failed(format!(
             "{}: {error}",

@@ -94,7 +94,7 @@ impl Image {
         match &self.loader {
             None => Fit::ItsChildren("it is linked statically"),
             Some(loader) if memchr::memmem::find(loader, b"/ld-musl-").is_some() => {
-                Fit::No("it is linked against musl, and the release agent against glibc")
+                Fit::ItsChildren("it is linked against musl, whose malloc has nothing to be told")
             }
             Some(_) => Fit::Yes,
         }
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(fit(image(64, X86_64, None)), "children");
         assert_eq!(
             fit(image(64, X86_64, Some("/lib/ld-musl-x86_64.so.1\0"))),
-            "no"
+            "children"
         );
         assert_eq!(fit(image(32, object::elf::EM_386, Some(glibc))), "no");
         assert_eq!(fit(image(64, object::elf::EM_AARCH64, Some(glibc))), "no");

@@ -5,10 +5,14 @@ use std::collections::HashMap;
 
 use grey_core::detect::{Detector, Finding, Point, Saved};
 use grey_core::event::{
-    Body, Cgroup, Event, Evidence, Grower, Memory, Sample, State, Subject, Verdict,
+    Body, Cause, Cgroup, Event, Evidence, Grower, Memory, Sample, State, Subject, Verdict,
 };
 use grey_core::time::Timestamp;
+use grey_core::units::format_bytes;
+use grey_core::view::printable;
 use serde::{Deserialize, Serialize};
+
+use crate::act::agent::expect::held;
 
 use super::{Clock, Notice, Observer};
 
@@ -133,6 +137,7 @@ impl Observer {
             mut verdict,
         } = finding;
         self.name_grower(&cgroup, &mut verdict);
+        self.ask_agents(&cgroup, &mut verdict);
         let state = verdict.state;
         let verdict = Box::new(verdict);
         let event = self.line(Body::Verdict { verdict }, ts, Some(cgroup));
@@ -236,6 +241,34 @@ impl Observer {
                     verdict.evidence.grower = grower(before, now);
                 }
             }
+        }
+    }
+
+    /// Of memory that an allocator keeps: what the release agents in there would give back.
+    fn ask_agents(&mut self, cgroup: &Cgroup, verdict: &mut Verdict) {
+        let keeps = verdict.cause == Cause::Retention && verdict.state == State::Suspect;
+        if !keeps || verdict.memory != Memory::Anon {
+            return;
+        }
+        let evidence = &verdict.evidence;
+        let kept = evidence.level_bytes.zip(evidence.base_bytes);
+        let kept = kept.map_or(0, |(level, base)| level.saturating_sub(base));
+        let (who, pids) = match &verdict.process {
+            Some(process) => (process.pid.to_string(), vec![process.pid]),
+            None => {
+                let look = self.look(cgroup).unwrap_or_default();
+                (
+                    printable(&cgroup.path).into_owned(),
+                    look.into_keys().collect(),
+                )
+            }
+        };
+        verdict.trim_bytes = held(&self.host, pids, kept);
+        if let Some(bytes) = verdict.trim_bytes {
+            verdict.advice = format!(
+                "no leak: an allocator keeps freed memory; `grey-ebpf enforce trim {who}` gives back up to {}",
+                format_bytes(bytes)
+            );
         }
     }
 

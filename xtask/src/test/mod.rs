@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match Machines::prepare(&root, &args.options) {
         Ok(mut machines) => {
             if !args.vm_only {
-                report.add("native", native::run(machines.tests(), &filter));
+                report.add("native", native::run(&root, machines.tests(), &filter));
             }
             if !args.native_only {
                 for name in &kernels {

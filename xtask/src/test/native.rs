@@ -11,28 +11,34 @@ use super::report::Suite;
 use crate::vm::{Piece, Record, Splitter, TestResult};
 use crate::vm_command::show;
 
-pub(super) fn run(program: &Path, filter: &[String]) -> Suite {
+pub(super) fn run(root: &Path, program: &Path, filter: &[String]) -> Suite {
     println!("== native tests");
     let start = Instant::now();
-    let mut suite = match follow(program, filter) {
-        Ok((results, ended)) => {
-            let mut suite = Suite::of(results);
-            suite.judge_end(ended);
-            suite
-        }
-        Err(error) => Suite::failed(format!("{error:#}")),
-    };
+    let mut suite =
+        match crate::release_agent::build(root).and_then(|agent| follow(program, &agent, filter)) {
+            Ok((results, ended)) => {
+                let mut suite = Suite::of(results);
+                suite.judge_end(ended);
+                suite
+            }
+            Err(error) => Suite::failed(format!("{error:#}")),
+        };
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
     suite.kernel = release.ok().map(|release| release.trim().to_owned());
     suite.seconds = start.elapsed().as_secs_f64();
     suite
 }
 
-fn follow(program: &Path, filter: &[String]) -> Result<(Vec<TestResult>, Result<i32>)> {
+fn follow(
+    program: &Path,
+    agent: &Path,
+    filter: &[String],
+) -> Result<(Vec<TestResult>, Result<i32>)> {
     let mut child = Command::new(program)
         .arg("native")
         .args(filter)
         .env("GREY_RESULTS", "/dev/stdout")
+        .env("GREY_RELEASE_LIB", agent)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

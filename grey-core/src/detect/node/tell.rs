@@ -25,6 +25,7 @@ impl Node {
             limit_cgroup: None,
             ttl_s: None,
             ttl_ci95_s: None,
+            trim_bytes: None,
             evidence: Evidence {
                 reason: format!(
                     "{} of address space reserved, {} of anonymous memory in use",
@@ -134,6 +135,8 @@ impl Node {
                     ttl(rate.low).unwrap_or(1e12),
                 ])
             }),
+            // There is no process in here that could be asked.
+            trim_bytes: None,
             evidence,
             advice: words::advice(memory, change.state, change.cause, &self.who(), ttl_s),
         }
@@ -173,6 +176,7 @@ impl Node {
                     limit_cgroup: None,
                     ttl_s: None,
                     ttl_ci95_s: None,
+                    trim_bytes: None,
                     evidence: Evidence {
                         reason: why.to_owned(),
                         ..Evidence::default()

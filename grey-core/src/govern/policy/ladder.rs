@@ -11,15 +11,18 @@ const FUTILE_US: u64 = 60_000_000;
 /// One step: by which means, and how much of it a cgroup has.
 type Step = (Rung, fn(&Group) -> u64);
 
-/// What is not touched, then cache that was not used lately, other cache, and whatever the kernel takes.
-const AT_EASE: [Step; 4] = [
+/// What nobody uses any more, what is not touched, then cache that was not used lately, other cache, and whatever the kernel
+/// takes.
+const AT_EASE: [Step; 5] = [
+    (Rung::Trim, retained),
     (Rung::Pageout, untouched),
     (Rung::File, Group::cold_gap),
     (Rung::File, Group::cache_gap),
     (Rung::Anon, Group::gap),
 ];
 /// To look for what is not touched takes too long.
-const IN_NEED: [Step; 3] = [
+const IN_NEED: [Step; 4] = [
+    (Rung::Trim, retained),
     (Rung::Anon, |group| {
         if group.swappable < LEAST {
             0
@@ -30,6 +33,15 @@ const IN_NEED: [Step; 3] = [
     (Rung::File, Group::cold_gap),
     (Rung::File, Group::cache_gap),
 ];
+
+/// What release agents give back; it needs no swap.
+fn retained(group: &Group) -> u64 {
+    group.retained.min(over_floor(group))
+}
+
+fn over_floor(group: &Group) -> u64 {
+    group.current.saturating_sub(group.floor)
+}
 
 fn untouched(group: &Group) -> u64 {
     if group.anon_futile_us.is_some_and(|ago| ago < FUTILE_US) {
@@ -66,7 +78,11 @@ fn by(steps: &[Step], view: &View, bytes: u64, reason: &str) -> Vec<Intent> {
                 } else {
                     given[at]
                 };
-                let most = group.gap().saturating_sub(given[at]);
+                let most = match rung {
+                    Rung::Trim => over_floor(group),
+                    _ => group.gap(),
+                };
+                let most = most.saturating_sub(given[at]);
                 room(group).saturating_sub(before).min(most)
             })
             .collect();

@@ -77,6 +77,40 @@ fn what_is_not_touched_goes_before_cache_which_counts_as_available() {
 }
 
 #[test]
+fn what_a_release_agent_gives_back_goes_first_and_needs_no_swap() {
+    let holds = Group {
+        retained: 250 * MIB,
+        ..group("/a")
+    };
+    let take = |bytes, group: &Group| ladder::take(&view(1, vec![group.clone()]), bytes, "why");
+    assert_eq!(
+        wanted(&take(300 * MIB, &holds)),
+        [("/a", Rung::Trim, 250), ("/a", Rung::Pageout, 50)]
+    );
+    assert_eq!(
+        wanted(&ladder::take_at_once(
+            &view(1, vec![holds.clone()]),
+            100 * MIB,
+            "why"
+        )),
+        [("/a", Rung::Trim, 100)]
+    );
+    let bare = Group {
+        swappable: 0,
+        cache: 0,
+        cold_cache: 0,
+        ..holds.clone()
+    };
+    assert_eq!(wanted(&take(GIB, &bare)), [("/a", Rung::Trim, 250)]);
+    // Not below the floor.
+    let low = Group {
+        current: 150 * MIB,
+        ..bare
+    };
+    assert_eq!(wanted(&take(GIB, &low)), [("/a", Rung::Trim, 50)]);
+}
+
+#[test]
 fn each_gives_in_proportion_and_who_is_busy_nothing() {
     let small = Group {
         swappable: 100 * MIB,

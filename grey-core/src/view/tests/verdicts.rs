@@ -17,6 +17,7 @@ fn judged(state: State, cause: Cause) -> Verdict {
         limit_cgroup: Some("/a".into()),
         ttl_s: Some(101.0),
         ttl_ci95_s: None,
+        trim_bytes: None,
         evidence: Evidence {
             reason: "grew 104M in 26 s.".into(),
             ..Evidence::default()

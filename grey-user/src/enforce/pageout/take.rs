@@ -113,7 +113,7 @@ fn stacks(session: &mut Session, scene: &Scene, process: &Process) -> Result<Vec
     )
 }
 
-pub(super) fn memory(scene: &Scene, process: &Process) -> Option<ProcMem> {
+pub(in crate::enforce) fn memory(scene: &Scene, process: &Process) -> Option<ProcMem> {
     let memory = ProcFs::open(&scene.host).ok()?.memory(process.pid).ok()??;
     process.lives().then_some(memory)
 }

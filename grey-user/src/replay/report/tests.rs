@@ -46,6 +46,7 @@ fn said(state: State, cause: Cause, reason: &str) -> Verdict {
         limit_cgroup: None,
         ttl_s: None,
         ttl_ci95_s: None,
+        trim_bytes: None,
         evidence: Evidence {
             reason: reason.to_owned(),
             ..Evidence::default()

@@ -26,6 +26,7 @@ fn verdict(state: State, cause: Cause, limit: Option<(u64, &str, f64)>) -> Verdi
         limit_cgroup: limit.map(|(_, path, _)| path.to_owned()),
         ttl_s: limit.map(|(_, _, ttl)| ttl),
         ttl_ci95_s: limit.map(|(_, _, ttl)| [ttl * 0.97, ttl * 1.03]),
+        trim_bytes: None,
         evidence: Evidence {
             reason:
                 "grew 160M in 40s without a step back; 20 floors of 2s each above the one before"
