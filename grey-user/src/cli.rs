@@ -15,7 +15,7 @@ use crate::diagnose::{self, DiagnoseArgs};
 use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
 use crate::rollback::{self, RollbackArgs};
-use crate::{daemon, doctor, enforce, snapshot, watch};
+use crate::{daemon, doctor, enforce, profile, snapshot, watch};
 
 mod man;
 
@@ -87,6 +87,7 @@ const EXAMPLES: &str = "Examples:
   grey-ebpf replay leak.ndjson.gz               what leaks in a recording
   sudo grey-ebpf diagnose                       where memory is, what is wrong, what to do
   sudo grey-ebpf snapshot save before.json      figures to compare with those after a change
+  sudo grey-ebpf profile --pid 4711             whose stacks grow: the functions that keep memory
   sudo grey-ebpf doctor                         what works here, and what is lost
 
 Begin with `watch`; it only observes. `grey-ebpf COMMAND --help` has examples of each command.
@@ -123,6 +124,9 @@ pub enum Command {
     /// Take actions back from the journal: after a crash too, without daemon or guard
     #[command(after_help = rollback::EXAMPLES)]
     Rollback(RollbackArgs),
+    /// Whose stacks grow: page-fault stacks of one process or cgroup, with what each of them kept
+    #[command(after_help = profile::EXAMPLES)]
+    Profile(Box<profile::ProfileArgs>),
     /// What works on this machine, how each probe is attached, and what is lost
     #[command(after_help = "Exits with 0 if `watch` can work here, with 3 if not.")]
     Doctor {
@@ -302,6 +306,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => daemon::status(&args),
         Command::Feedback(args) => daemon::feedback(&args),
         Command::Rollback(args) => rollback::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Doctor { json } => doctor::run(json),
         Command::Snapshot(command) => snapshot::run(&command),
         Command::CheckConfig(args) => check::run(&args),
