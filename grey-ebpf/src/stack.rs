@@ -9,7 +9,9 @@ use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use grey_common::NO_OFFSET;
-use grey_common::stack::{HUGE_BYTES, NO_STACK, PageKey, StackCount, StackKey, StackState, is_followed};
+use grey_common::stack::{
+    HUGE_BYTES, NO_STACK, PageKey, StackCount, StackKey, StackState, is_followed,
+};
 
 use crate::kernel::{current_task, current_tgid, current_thread, now_ns, read};
 use crate::maps::{

@@ -23,7 +23,7 @@ const MODULES: [&str; 16] = [
 ];
 
 /// Begins of the names of functions that only serve others, where they are linked in.
-const FUNCTIONS: [&str; 36] = [
+const FUNCTIONS: [&str; 40] = [
     "std::",
     "core::",
     "alloc::",
@@ -32,6 +32,10 @@ const FUNCTIONS: [&str; 36] = [
     "<core::",
     "<alloc::",
     "<hashbrown::",
+    "_ZSt",
+    "_ZNSt",
+    "_ZNKSt",
+    "_ZN9__gnu_cxx",
     "__gnu_cxx::",
     "__rust_",
     "__rdl_",
@@ -64,18 +68,8 @@ const FUNCTIONS: [&str; 36] = [
 
 /// Whole names of the same.
 const NAMES: [&str; 12] = [
-    "brk",
-    "sbrk",
-    "__brk",
-    "__sbrk",
-    "read",
-    "__read",
-    "pread64",
-    "recv",
-    "recvfrom",
-    "readv",
-    "strdup",
-    "getline",
+    "brk", "sbrk", "__brk", "__sbrk", "read", "__read", "pread64", "recv", "recvfrom", "readv",
+    "strdup", "getline",
 ];
 
 /// The name of the function to blame; the frames are the innermost first.
@@ -107,7 +101,21 @@ fn serves(frame: &Frame) -> bool {
     let Some(name) = &frame.function else {
         return false;
     };
-    NAMES.contains(&name.as_str()) || FUNCTIONS.iter().any(|begin| bare(name).starts_with(begin))
+    NAMES.contains(&name.as_str())
+        || FUNCTIONS.iter().any(|begin| bare(name).starts_with(begin))
+        || is_std_for_any(name)
+}
+
+/// `<u8 as alloc::…>::f`: a trait of Rust's library for a type that is nobody's own.
+fn is_std_for_any(name: &str) -> bool {
+    name.strip_prefix('<')
+        .and_then(|name| name.split_once(" as "))
+        .is_some_and(|(of, what)| {
+            !of.contains("::")
+                && ["alloc::", "core::", "std::"]
+                    .iter()
+                    .any(|begin| what.starts_with(begin))
+        })
 }
 
 /// A C++ template's name has its return type before it: `void std::fill<…>(…)`.
@@ -160,6 +168,13 @@ mod tests {
                     "app::leak",
                 ],
                 "app::leak",
+            ),
+            (
+                &[
+                    "<u8 as alloc::vec::spec_from_elem::SpecFromElem>::from_elem",
+                    "<app::Rows as core::iter::Iterator>::next",
+                ],
+                "<app::Rows as core::iter::Iterator>::next",
             ),
             (&["operator new[](unsigned long)", "grow()"], "grow()"),
             (

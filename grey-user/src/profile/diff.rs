@@ -60,7 +60,10 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, Failure> {
             "a difference has no pprof form; `pprof -diff_base A B` makes it from two files",
         ));
     }
-    let difference = difference(&read(&args.before, args.bytes)?, &read(&args.after, args.bytes)?);
+    let difference = difference(
+        &read(&args.before, args.bytes)?,
+        &read(&args.after, args.bytes)?,
+    );
     let text = match format {
         None => table(&difference).into_bytes(),
         Some(Format::Json) => json(&difference),
@@ -161,9 +164,13 @@ fn read(path: &Path, value: Value) -> Result<Folded, Failure> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| Failure::failed(format!("{shown}: {error}; name a profile that can be read")))?;
+        .map_err(|error| {
+            Failure::failed(format!("{shown}: {error}; name a profile that can be read"))
+        })?;
     if bytes.len() as u64 > MOST_BYTES {
-        return Err(Failure::usage(format!("{shown}: is larger than any profile")));
+        return Err(Failure::usage(format!(
+            "{shown}: is larger than any profile"
+        )));
     }
     let wrong = |why: String| {
         Failure::usage(format!(
@@ -171,10 +178,13 @@ fn read(path: &Path, value: Value) -> Result<Folded, Failure> {
         ))
     };
     if bytes.trim_ascii_start().first() == Some(&b'{') {
-        let profile: Profile =
-            serde_json::from_slice(&bytes).map_err(|error| wrong(format!("is no profile: {error}")))?;
+        let profile: Profile = serde_json::from_slice(&bytes)
+            .map_err(|error| wrong(format!("is no profile: {error}")))?;
         if profile.schema != SCHEMA {
-            return Err(wrong(format!("has the schema {:?}", printable(&profile.schema))));
+            return Err(wrong(format!(
+                "has the schema {:?}",
+                printable(&profile.schema)
+            )));
         }
         return Ok(fold::of_profile(&profile, value));
     }

@@ -27,7 +27,7 @@ pub struct Profile {
     pub one_in: u64,
     /// Page faults of the target, counted and not estimated.
     pub faults: u64,
-    /// Bytes they asked for.
+    /// Bytes they asked for; not less than what was left of it.
     pub faulted_bytes: u64,
     /// Bytes of private anonymous memory that were still there at the end, resident or swapped out.
     pub kept_bytes: u64,
@@ -85,6 +85,9 @@ pub struct Stack {
     pub file_bytes: u64,
     /// Page faults.
     pub faults: u64,
+    /// The walk ended at the function that faulted: it is built without frame pointers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken: bool,
     /// The innermost frame first; of kernel frames those before the fault itself.
     pub frames: Vec<Frame>,
 }
@@ -122,6 +125,15 @@ impl Frame {
     /// As it is shown: the function, else `FILE+0xOFFSET [build id]`.
     #[must_use]
     pub fn name(&self) -> String {
+        match (&self.function, &self.build_id) {
+            (None, Some(id)) => format!("{} [{id}]", self.short()),
+            _ => self.short(),
+        }
+    }
+
+    /// The same without the build id.
+    #[must_use]
+    pub fn short(&self) -> String {
         if let Some(function) = &self.function {
             return function.clone();
         }
@@ -129,24 +141,9 @@ impl Frame {
         match &self.module {
             Some(module) => {
                 let file = module.rsplit('/').next().unwrap_or(module);
-                match &self.build_id {
-                    Some(id) => format!("{file}+{offset:#x} [{id}]"),
-                    None => format!("{file}+{offset:#x}"),
-                }
+                format!("{file}+{offset:#x}")
             }
             None => format!("{offset:#x}"),
         }
-    }
-}
-
-impl Stack {
-    /// Whether nothing but the faulting function itself is known: code built without frame pointers.
-    #[must_use]
-    pub fn is_shallow(&self) -> bool {
-        self.frames
-            .iter()
-            .filter(|frame| !frame.kernel && !frame.inlined)
-            .count()
-            <= 1
     }
 }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::document::{Profile, Stack};
 use super::Value;
+use super::document::{Profile, Stack};
 
 /// Bytes by stack.
 pub(super) type Folded = BTreeMap<String, u64>;
@@ -127,9 +127,6 @@ mod tests {
             parse("a;b 1\n\nnothing\n"),
             Err((3, "has no blank before its figure"))
         );
-        assert_eq!(
-            parse("a;b -1"),
-            Err((1, "does not end in a whole number"))
-        );
+        assert_eq!(parse("a;b -1"), Err((1, "does not end in a whole number")));
     }
 }

@@ -76,9 +76,12 @@ impl Maps {
         if !path.starts_with('/') {
             return None;
         }
-        [host.path(format!("/proc/{}/root{path}", self.pid)), host.path(path)]
-            .into_iter()
-            .find(|path| std::fs::metadata(path).is_ok_and(|found| found.ino() == mapping.inode))
+        [
+            host.path(format!("/proc/{}/root{path}", self.pid)),
+            host.path(path),
+        ]
+        .into_iter()
+        .find(|path| std::fs::metadata(path).is_ok_and(|found| found.ino() == mapping.inode))
     }
 }
 
@@ -129,10 +132,7 @@ impl Code {
             .or_insert_with(|| File::open(host.path(format!("/proc/{pid}/mem"))).ok());
         let mut code = [0; 32];
         file.as_ref()?.read_exact_at(&mut code, start).ok()?;
-        Some(
-            makes_frame(&code)
-                .is_some_and(|end| address >= start.saturating_add(end as u64)),
-        )
+        Some(makes_frame(&code).is_some_and(|end| address >= start.saturating_add(end as u64)))
     }
 }
 
@@ -195,7 +195,9 @@ not a line
         assert_eq!(makes_frame(&framed), Some(8));
         let moved_late = [0x55, 0x31, 0xc0, 0x48, 0x89, 0xe5];
         assert_eq!(makes_frame(&moved_late), Some(6));
-        let memset = [0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x89, 0xf8, 0x48, 0x83, 0xfa, 0x20];
+        let memset = [
+            0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x89, 0xf8, 0x48, 0x83, 0xfa, 0x20,
+        ];
         assert_eq!(makes_frame(&memset), None);
         assert_eq!(makes_frame(&[]), None);
     }

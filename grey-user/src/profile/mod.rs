@@ -73,7 +73,12 @@ pub enum ProfileCommand {
 #[derive(Clone, Debug, clap::Args)]
 pub struct TakeArgs {
     /// One cgroup and all below it: path, unit or container name
-    #[arg(long, value_name = "CGROUP", conflicts_with = "pid", required_unless_present = "pid")]
+    #[arg(
+        long,
+        value_name = "CGROUP",
+        conflicts_with = "pid",
+        required_unless_present = "pid"
+    )]
     pub cgroup: Option<String>,
     /// One process
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
@@ -198,7 +203,11 @@ pub fn run(args: &ProfileArgs) -> Result<Exit, Failure> {
 }
 
 fn take(args: &TakeArgs) -> Result<Exit, Failure> {
-    let asked = if args.json { Some(Format::Json) } else { args.format };
+    let asked = if args.json {
+        Some(Format::Json)
+    } else {
+        args.format
+    };
     let format = Format::chosen(asked, args.output.as_deref())?;
     let host = Host::live();
     let fs = CgroupFs::discover(&host);
@@ -249,26 +258,15 @@ const ROOM: StackRoom = StackRoom {
 };
 
 /// Takes the profile; a signal ends it early and well.
-fn observe(
-    args: &TakeArgs,
-    host: Host,
-    fs: CgroupFs,
-    target: Target,
-) -> Result<Profile, Failure> {
+fn observe(args: &TakeArgs, host: Host, fs: CgroupFs, target: Target) -> Result<Profile, Failure> {
     if let Err(error) = host::raise_memlock() {
         tracing::debug!("{error}");
     }
-    let options = Options {
-        budget: args.overhead,
-        room: ROOM,
-    };
-    let settings = Settings::default().with_fail_switch();
-    let taking = Taking::start(host, fs, target, options, &settings).map_err(unsupported)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))?
-        .block_on(follow(args, taking))
+        .block_on(follow(args, host, fs, target))
 }
 
 fn unsupported(error: LoadError) -> Failure {
@@ -280,11 +278,23 @@ fn unsupported(error: LoadError) -> Failure {
     }
 }
 
-async fn follow(args: &TakeArgs, mut taking: Taking) -> Result<Profile, Failure> {
+async fn follow(
+    args: &TakeArgs,
+    host: Host,
+    fs: CgroupFs,
+    target: Target,
+) -> Result<Profile, Failure> {
     let wait = |error: io::Error| Failure::failed(format!("cannot wait for events: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(wait)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(wait)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(wait)?;
+    let options = Options {
+        budget: args.overhead,
+        room: ROOM,
+    };
+    let settings = Settings::default().with_fail_switch();
+    // A signal that comes from here on ends it well.
+    let mut taking = Taking::start(host, fs, target, options, &settings).map_err(unsupported)?;
     let mut ticker = tokio::time::interval(TICK);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let end = tokio::time::sleep(args.time);
@@ -346,8 +356,9 @@ fn form(profile: &Profile, format: Format, args: &TakeArgs) -> Result<Vec<u8>, F
             text
         }
         Format::Folded => fold::text(&fold::of_profile(profile, args.bytes)).into_bytes(),
-        Format::Pprof => pprof::encode(profile)
-            .map_err(|error| Failure::failed(format!("profile: {error}")))?,
+        Format::Pprof => {
+            pprof::encode(profile).map_err(|error| Failure::failed(format!("profile: {error}")))?
+        }
         Format::Svg => {
             let folded = fold::of_profile(profile, args.bytes);
             if folded.is_empty() {
@@ -355,7 +366,9 @@ fn form(profile: &Profile, format: Format, args: &TakeArgs) -> Result<Vec<u8>, F
                     Value::Kept if profile.faulted_bytes > 0 => {
                         "nothing was kept, so there is nothing to draw; add --bytes faulted"
                     }
-                    _ => "no memory came in, so there is nothing to draw; give it more time with --for",
+                    _ => {
+                        "no memory came in, so there is nothing to draw; give it more time with --for"
+                    }
                 };
                 return Err(Failure::failed(hint));
             }
@@ -418,7 +431,10 @@ mod tests {
             ("a.pb.gz", Format::Pprof),
             ("a.json", Format::Json),
         ] {
-            assert_eq!(Format::chosen(None, Some(Path::new(name))).ok(), Some(Some(format)));
+            assert_eq!(
+                Format::chosen(None, Some(Path::new(name))).ok(),
+                Some(Some(format))
+            );
         }
         let error = Format::chosen(None, Some(Path::new("a.txt"))).unwrap_err();
         assert!(error.message.contains(".svg"), "{}", error.message);
@@ -431,7 +447,14 @@ mod tests {
             Cli::try_parse_from(all).is_ok()
         };
         assert!(takes(&["--pid", "1"]));
-        assert!(takes(&["--cgroup", "web.service", "--for", "10s", "-o", "a.svg"]));
+        assert!(takes(&[
+            "--cgroup",
+            "web.service",
+            "--for",
+            "10s",
+            "-o",
+            "a.svg"
+        ]));
         assert!(takes(&["diff", "a.json", "b.json"]));
         assert!(!takes(&[]));
         assert!(!takes(&["--pid", "1", "--cgroup", "web.service"]));

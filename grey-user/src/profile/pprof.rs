@@ -73,7 +73,11 @@ pub(super) fn encode(profile: &Profile) -> std::io::Result<Vec<u8>> {
     for text in &tables.strings.list {
         message(&mut out, 6, text);
     }
-    number(&mut out, 9, profile.ts.0.max(0).unsigned_abs().saturating_mul(1000));
+    number(
+        &mut out,
+        9,
+        profile.ts.0.max(0).unsigned_abs().saturating_mul(1000),
+    );
     number(&mut out, 10, profile.duration_ms.saturating_mul(1_000_000));
     message(&mut out, 11, &fault);
     number(&mut out, 12, profile.one_in);
@@ -343,10 +347,7 @@ mod tests {
             }
             values
         };
-        assert_eq!(
-            unpack(&bytes_of(&sample, 2)[0]),
-            [1 << 20, 3 << 20, 0, 768]
-        );
+        assert_eq!(unpack(&bytes_of(&sample, 2)[0]), [1 << 20, 3 << 20, 0, 768]);
         let (locations, functions) = (bytes_of(&all, 4), bytes_of(&all, 5));
         let names: Vec<String> = unpack(&bytes_of(&sample, 1)[0])
             .into_iter()

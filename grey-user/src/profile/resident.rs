@@ -104,7 +104,10 @@ impl Resident {
             return Left { kept, file: 0 };
         }
         if entry & FILE_OR_SHARED != 0 {
-            return Left { kept: 0, file: page };
+            return Left {
+                kept: 0,
+                file: page,
+            };
         }
         if self.is_zero_page(entry & FRAME) {
             return Left::default();

@@ -255,8 +255,15 @@ mod tests {
         let mut symbols = Symbols::new(&host);
         for alive in [true, false] {
             let found = symbols.user(pid, &maps, alive, &addresses);
-            let name = found[&known].frames.last().map(Frame::name).unwrap_or_default();
-            assert!(name.contains("Maps") && name.contains("read"), "{alive}: {name}");
+            let name = found[&known]
+                .frames
+                .last()
+                .map(Frame::name)
+                .unwrap_or_default();
+            assert!(
+                name.contains("Maps") && name.contains("read"),
+                "{alive}: {name}"
+            );
             assert_eq!(found[&0x10].frames[0].name(), "0x10");
         }
     }

@@ -1,5 +1,6 @@
 //! A profile as text: what it found in a sentence, the stacks that kept most, and what a reader must know.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use grey_core::units::{format_bytes, format_duration_us};
@@ -31,39 +32,73 @@ pub(super) fn text(profile: &Profile, top: usize, width: Option<usize>) -> Strin
             n => format!(" (estimated from one page in {n})"),
         },
     );
-    let kept: Vec<&Stack> = profile
-        .stacks
-        .iter()
-        .filter(|stack| stack.kept_bytes > 0 || stack.faulted_bytes > 0)
-        .collect();
-    if !kept.is_empty() {
+    let rows = rows(profile);
+    if !rows.is_empty() {
         let _ = writeln!(out, "\n{:>7} {:>5} {:>7}  FUNCTION", "KEPT", "%", "FAULTED");
     }
-    for stack in kept.iter().take(top) {
-        let share = stack.kept_bytes as f64 / profile.kept_bytes.max(1) as f64 * 100.0;
+    for row in rows.iter().take(top) {
+        let share = row.kept as f64 / profile.kept_bytes.max(1) as f64 * 100.0;
+        let more = match row.stacks {
+            0 | 1 => String::new(),
+            n => format!("  ({n} stacks)"),
+        };
         let head = format!(
-            "{:>7} {:>5} {:>7}  {}",
-            format_bytes(stack.kept_bytes),
+            "{:>7} {:>5} {:>7}  {}{more}",
+            format_bytes(row.kept),
             figure::percent(Some(share)),
-            format_bytes(stack.faulted_bytes),
-            printable(&stack.function),
+            format_bytes(row.faulted),
+            printable(&row.largest.function),
         );
         push(&mut out, &head, width);
-        push(&mut out, &format!("{:24}{}", "", way(stack)), width);
+        push(&mut out, &format!("{:23}{}", "", way(row.largest)), width);
     }
-    if kept.len() > top {
-        let rest: u64 = kept[top..].iter().map(|stack| stack.kept_bytes).sum();
+    if rows.len() > top {
+        let rest: u64 = rows[top..].iter().map(|row| row.kept).sum();
+        let count = rows.len() - top;
         let _ = writeln!(
             out,
-            "{:>7}                and {} more stacks",
+            "{:>7} {:13}  and {count} more function{}",
             format_bytes(rest),
-            kept.len() - top
+            "",
+            if count == 1 { "" } else { "s" }
         );
     }
     for note in &profile.notes {
         let _ = writeln!(out, "\nnote: {note}");
     }
     out
+}
+
+/// The stacks of one function of one process.
+struct Row<'p> {
+    kept: u64,
+    faulted: u64,
+    stacks: usize,
+    /// The one that kept most.
+    largest: &'p Stack,
+}
+
+/// Functions by what they kept, the most first.
+fn rows(profile: &Profile) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    let mut at: HashMap<(u32, &str), usize> = HashMap::new();
+    for stack in &profile.stacks {
+        let at = *at.entry((stack.pid, &stack.function)).or_insert(rows.len());
+        if let Some(row) = rows.get_mut(at) {
+            row.kept += stack.kept_bytes;
+            row.faulted += stack.faulted_bytes;
+            row.stacks += 1;
+        } else {
+            rows.push(Row {
+                kept: stack.kept_bytes,
+                faulted: stack.faulted_bytes,
+                stacks: 1,
+                largest: stack,
+            });
+        }
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse((row.kept, row.faulted)));
+    rows
 }
 
 /// By what the memory came and who asked for it: `memset < calloc < remember < main  (web 4711)`.
@@ -73,8 +108,12 @@ fn way(stack: &Stack) -> String {
         .iter()
         .position(|frame| frame.name() == stack.function);
     let end = blamed.map_or(CALLERS, |at| at + 1 + CALLERS);
-    let names: Vec<String> = stack.frames.iter().take(end).map(Frame::name).collect();
-    let more = if stack.frames.len() > end { " < …" } else { "" };
+    let names: Vec<String> = stack.frames.iter().take(end).map(Frame::short).collect();
+    let more = if stack.frames.len() > end {
+        " < …"
+    } else {
+        ""
+    };
     printable(&format!(
         "{}{more}  ({} {})",
         names.join(" < "),
@@ -124,21 +163,32 @@ mod tests {
             faulted_bytes: 404 << 20,
             kept_bytes: 4 << 20,
             stacks: vec![
-                stack("leak", 4 << 20, 4 << 20, &["memset", "leak", "serve", "main"]),
-                stack("churn", 0, 400 << 20, &["memset", "churn", "a", "b", "c", "d"]),
+                stack(
+                    "leak",
+                    3 << 20,
+                    3 << 20,
+                    &["memset", "leak", "serve", "main"],
+                ),
+                stack("leak", 1 << 20, 1 << 20, &["memcpy", "leak", "main"]),
+                stack(
+                    "churn",
+                    0,
+                    400 << 20,
+                    &["memset", "churn", "first", "second", "third", "d"],
+                ),
             ],
             notes: vec!["something to know".to_owned()],
             ..Profile::default()
         };
         assert_eq!(
-            text(&profile, 10, Some(60)),
+            text(&profile, 10, Some(64)),
             "/system.slice/web.service: 12,345 page faults in 10.0s brought 404M; 4.0M of it is kept (estimated from one page in 4)
 
    KEPT     % FAULTED  FUNCTION
-   4.0M  100%    4.0M  leak
-                        memset < leak < serve < main  (web 300)
+   4.0M  100%    4.0M  leak  (2 stacks)
+                       memset < leak < serve < main  (web 300)
       0    0%    400M  churn
-                        memset < churn < a < b < c < …  (we…
+                       memset < churn < first < second < third …
 
 note: something to know
 "

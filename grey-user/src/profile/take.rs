@@ -13,9 +13,7 @@ use super::maps::{Code, Maps};
 use super::resident::{Left, Resident};
 use super::symbols::{Resolved, Symbols};
 use crate::host::{CgroupFs, Host, ProcFs};
-use crate::probe::{
-    Facts, LoadError, Settings, StackProbe, StackRoom, StackTables, StackTarget,
-};
+use crate::probe::{Facts, LoadError, Settings, StackProbe, StackRoom, StackTables, StackTarget};
 use crate::source::Clock;
 
 /// Between two looks at the cost.
@@ -28,8 +26,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 const MOST_SHIFT: u64 = 20;
 /// Processes whose mappings are kept for their end.
 const MOST_PROCESSES: usize = 4096;
-/// Below a share of this, nobody need be told that stacks are one frame deep.
-const SHALLOW_PCT: u64 = 20;
+/// Below this share, nobody need be told that stacks are broken.
+const BROKEN_PCT: u64 = 20;
 
 /// Whom to profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,9 +85,9 @@ impl Taking {
         let of = match &target {
             Target::Process(pid) => StackTarget::Process(*pid),
             Target::Cgroup(path) => StackTarget::Cgroup {
-                id: fs.id_of(path).ok_or_else(|| {
-                    LoadError::Object(format!("the cgroup {path} is gone"))
-                })?,
+                id: fs
+                    .id_of(path)
+                    .ok_or_else(|| LoadError::Object(format!("the cgroup {path} is gone")))?,
                 level: depth(path),
             },
         };
@@ -288,7 +286,7 @@ impl Taking {
         let names = Names::find(&self.host, &self.processes, tables);
         let mut sums: HashMap<(u32, Vec<Frame>), Stack> = HashMap::new();
         for (key, count) in &tables.counts {
-            let frames = names.frames(key, tables);
+            let frames = names.frames(key);
             let sum = sums
                 .entry((key.tgid, frames))
                 .or_insert_with_key(|(pid, frames)| Stack {
@@ -305,7 +303,9 @@ impl Taking {
             sum.kept_bytes += left.kept;
             sum.file_bytes += left.file;
             sum.faults += count.faults;
-            sum.faulted_bytes += count.bytes;
+            // What is left has come in, also where a huge page came in as one fault or the estimates differ.
+            sum.faulted_bytes += count.bytes.max(left.kept + left.file);
+            sum.broken |= names.is_broken(key);
         }
         let mut stacks: Vec<Stack> = sums.into_values().collect();
         stacks.sort_by(|a, b| {
@@ -331,37 +331,38 @@ fn depth(path: &str) -> i32 {
 
 /// The addresses of all stacks with their names.
 struct Names {
+    /// Addresses by way in, the innermost first, as far as they are code.
+    walks: HashMap<StackKey, Walk>,
     user: HashMap<u32, HashMap<u64, Resolved>>,
     kernel: HashMap<u64, Resolved>,
-    /// Callers that the walk missed.
-    callers: HashSet<StackKey>,
+}
+
+/// Addresses to be looked up.
+#[derive(Default)]
+struct Walk {
+    user: Vec<u64>,
+    /// The caller of the innermost function, which the walk by frame pointers misses.
+    caller: Option<u64>,
+    kernel: Vec<u64>,
 }
 
 impl Names {
     fn find(host: &Host, processes: &HashMap<u32, Known>, tables: &StackTables) -> Names {
-        let mut user: HashMap<u32, HashSet<u64>> = HashMap::new();
-        let mut kernel: HashSet<u64> = HashSet::new();
-        let mut callers = HashSet::new();
         let none = Maps::default();
         let maps = |tgid: u32| processes.get(&tgid).map_or(&none, |known| &known.maps);
-        for (key, _) in &tables.counts {
-            let addresses = user.entry(key.tgid).or_default();
-            if let Some(stack) = tables.stacks.get(&key.user) {
-                addresses.extend(call_sites(stack));
-                if key.caller != 0
-                    && stack.get(1) != Some(&key.caller)
-                    && maps(key.tgid).is_code(key.caller)
-                {
-                    addresses.insert(key.caller - 1);
-                    callers.insert(*key);
-                }
-            }
-            if let Some(stack) = tables.stacks.get(&key.kernel) {
-                kernel.extend(call_sites(stack));
-            }
+        let mut walks: HashMap<StackKey, Walk> = tables
+            .counts
+            .iter()
+            .map(|(key, _)| (*key, walk(key, tables, maps(key.tgid))))
+            .collect();
+        let mut addresses: HashMap<u32, HashSet<u64>> = HashMap::new();
+        for (key, walk) in &walks {
+            let of_process = addresses.entry(key.tgid).or_default();
+            of_process.extend(&walk.user);
+            of_process.extend(walk.caller);
         }
         let mut symbols = Symbols::new(host);
-        let user: HashMap<u32, HashMap<u64, Resolved>> = user
+        let user: HashMap<u32, HashMap<u64, Resolved>> = addresses
             .into_iter()
             .map(|(tgid, addresses)| {
                 let addresses: Vec<u64> = addresses.into_iter().collect();
@@ -369,62 +370,85 @@ impl Names {
                 (tgid, symbols.user(tgid, maps(tgid), alive, &addresses))
             })
             .collect();
+        let kernel: HashSet<u64> = walks
+            .values()
+            .flat_map(|walk| walk.kernel.iter().copied())
+            .collect();
         let kernel: Vec<u64> = kernel.into_iter().collect();
         let kernel = symbols.kernel(&kernel);
         // Where the function keeps a frame, what is on top of the stack is something else.
         let mut code = Code::default();
-        callers.retain(|key| {
-            let inner = tables.stacks.get(&key.user).and_then(|stack| stack.first());
-            let Some(inner) = inner else { return false };
-            let start = user
-                .get(&key.tgid)
-                .and_then(|names| names.get(inner)?.start);
-            start
-                .and_then(|start| code.keeps_frame(host, key.tgid, start, *inner))
-                .is_none_or(|keeps| !keeps)
-        });
+        for (key, walk) in &mut walks {
+            let keeps = walk.user.first().and_then(|inner| {
+                let start = user.get(&key.tgid)?.get(inner)?.start?;
+                code.keeps_frame(host, key.tgid, start, *inner)
+            });
+            if keeps == Some(true) {
+                walk.caller = None;
+            }
+        }
         Names {
+            walks,
             user,
             kernel,
-            callers,
         }
     }
 
+    /// Whether nothing led on from the innermost function.
+    fn is_broken(&self, key: &StackKey) -> bool {
+        self.walks.get(key).is_none_or(|walk| walk.user.len() <= 1)
+    }
+
     /// The frames of a stack, the innermost first.
-    fn frames(&self, key: &StackKey, tables: &StackTables) -> Vec<Frame> {
-        let mut frames = Vec::new();
-        if let Some(stack) = tables.stacks.get(&key.kernel) {
-            for address in call_sites(stack) {
-                if let Some(found) = self.kernel.get(&address) {
-                    frames.extend_from_slice(&found.frames);
-                }
-            }
-            drop_fault(&mut frames);
-        }
-        let names = self.user.get(&key.tgid);
-        let mut push = |address: u64| {
-            if let Some(found) = names.and_then(|names| names.get(&address)) {
-                frames.extend_from_slice(&found.frames);
-            }
+    fn frames(&self, key: &StackKey) -> Vec<Frame> {
+        let Some(walk) = self.walks.get(key) else {
+            return Vec::new();
         };
-        if let Some(stack) = tables.stacks.get(&key.user) {
-            for (at, address) in call_sites(stack).enumerate() {
-                push(address);
-                if at == 0 && self.callers.contains(key) {
-                    push(key.caller - 1);
-                }
+        let mut frames: Vec<Frame> = walk
+            .kernel
+            .iter()
+            .filter_map(|address| self.kernel.get(address))
+            .flat_map(|found| found.frames.clone())
+            .collect();
+        drop_fault(&mut frames);
+        let names = self.user.get(&key.tgid);
+        let inner = walk.user.iter().take(1);
+        let rest = walk.user.iter().skip(1);
+        for address in inner.chain(&walk.caller).chain(rest) {
+            if let Some(found) = names.and_then(|names| names.get(address)) {
+                frames.extend_from_slice(&found.frames);
             }
         }
         frames
     }
 }
 
+fn walk(key: &StackKey, tables: &StackTables, maps: &Maps) -> Walk {
+    let mut walk = Walk::default();
+    if let Some(stack) = tables.stacks.get(&key.user) {
+        // Without frame pointers it runs into data.
+        walk.user = call_sites(stack)
+            .take_while(|address| maps.is_code(*address))
+            .collect();
+        if key.caller != 0 && stack.get(1) != Some(&key.caller) && maps.is_code(key.caller) {
+            walk.caller = Some(key.caller - 1);
+        }
+    }
+    if let Some(stack) = tables.stacks.get(&key.kernel) {
+        walk.kernel = call_sites(stack).collect();
+    }
+    walk
+}
+
 /// All but the innermost address are where a call returns to; the call itself is before that.
 fn call_sites(stack: &[u64]) -> impl Iterator<Item = u64> {
-    stack
-        .iter()
-        .enumerate()
-        .map(|(at, address)| if at == 0 { *address } else { address.wrapping_sub(1) })
+    stack.iter().enumerate().map(|(at, address)| {
+        if at == 0 {
+            *address
+        } else {
+            address.wrapping_sub(1)
+        }
+    })
 }
 
 /// Kernel frames of the fault itself and of the program that looks at it say nothing: what led to it comes after.
@@ -448,16 +472,14 @@ fn drop_fault(frames: &mut Vec<Frame>) {
 
 fn notes(profile: &Profile) -> Vec<String> {
     let mut notes = Vec::new();
-    let sum = |wanted: &dyn Fn(&Stack) -> bool| -> u64 {
-        let stacks = profile.stacks.iter().filter(|stack| wanted(stack));
-        stacks.map(|stack| stack.faulted_bytes).sum()
-    };
-    let all = profile.faulted_bytes.max(1);
-    let shallow = sum(&Stack::is_shallow) * 100 / all;
-    if shallow >= SHALLOW_PCT {
+    let broken = profile.stacks.iter().filter(|stack| stack.broken);
+    let broken: u64 = broken.map(|stack| stack.faulted_bytes).sum();
+    let share = broken.saturating_mul(100) / profile.faulted_bytes.max(1);
+    if share >= BROKEN_PCT {
         notes.push(format!(
-            "{shallow}% of the memory came in by stacks of one frame: built without frame pointers; build with \
-             -fno-omit-frame-pointer (C, C++), -C force-frame-pointers=yes (Rust), or run python3 -X perf"
+            "of {share}% of the memory only the innermost function is known: code without frame pointers; build with \
+             -fno-omit-frame-pointer (C, C++) or -C force-frame-pointers=yes (Rust), or run python3 -X perf, of a Python \
+             built with frame pointers"
         ));
     }
     let Lost {
