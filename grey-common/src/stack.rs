@@ -62,6 +62,24 @@ pub struct StackState {
     pub lost_counts: u64,
     /// Pages that found no room in the table of pages.
     pub lost_pages: u64,
+    /// Moves of pages that found no room in the ring.
+    pub lost_moves: u64,
+}
+
+/// mremap moved pages: what was faulted in at one address is at another now.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MoveRecord {
+    /// First address before.
+    pub from: u64,
+    /// First address now.
+    pub to: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Thread group id.
+    pub tgid: u32,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// Bytes of a huge page (the PMD size of x86-64).
@@ -84,7 +102,8 @@ const _: () = {
     assert!(size_of::<StackKey>() == 24);
     assert!(size_of::<StackCount>() == 16);
     assert!(size_of::<PageKey>() == 16);
-    assert!(size_of::<StackState>() == 56);
+    assert!(size_of::<MoveRecord>() == 32);
+    assert!(size_of::<StackState>() == 64);
 };
 
 #[cfg(feature = "user")]
@@ -97,4 +116,6 @@ mod pod {
     unsafe impl aya::Pod for super::PageKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::StackState {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::MoveRecord {}
 }

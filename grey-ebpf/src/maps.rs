@@ -69,6 +69,9 @@ pub static STACK_PAGES: HashMap<PageKey, StackKey> = HashMap::with_max_entries(1
 /// One page in two to the power of this is followed. Only ever raised while programs run.
 #[map]
 pub static STACK_SHIFT: Array<u64> = Array::with_max_entries(1, 0);
+/// Ranges that mremap moved.
+#[map]
+pub static STACK_MOVES: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// Faults seen, sampled, lost, and the time that took.
 #[map]
 pub static STACK_STATE: PerCpuArray<StackState> = PerCpuArray::with_max_entries(1, 0);

@@ -5,19 +5,22 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated;
-use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, kretprobe, tracepoint};
 use aya_ebpf::programs::tracing::StackIdContext;
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use aya_ebpf::programs::{
+    BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext,
+};
 use grey_common::NO_OFFSET;
 use grey_common::stack::{
-    HUGE_BYTES, NO_STACK, PageKey, StackCount, StackKey, StackState, is_followed,
+    HUGE_BYTES, MoveRecord, NO_STACK, PageKey, StackCount, StackKey, StackState, is_followed,
 };
 
 use crate::kernel::{current_task, current_tgid, current_thread, now_ns, read};
 use crate::maps::{
-    STACK_COUNTS, STACK_PAGES, STACK_SHIFT, STACK_STATE, STACKS, add, offset, page_shift,
-    stack_cgroup, stack_level, stack_tgid,
+    PENDING_VM, PendingVm, STACK_COUNTS, STACK_MOVES, STACK_PAGES, STACK_SHIFT, STACK_STATE,
+    STACKS, add, offset, page_shift, stack_cgroup, stack_level, stack_tgid,
 };
+use crate::vm::{MAX_ERRNO, MREMAP, SYS_EXIT_RET, args_of, record_args, record_u64};
 
 /// include/uapi/linux/bpf.h
 const BPF_F_USER_STACK: u64 = 1 << 8;
@@ -69,6 +72,76 @@ pub fn stack_huge(ctx: FExitContext) -> i32 {
         end(state, start);
     }
     0
+}
+
+// Pages that mremap moves come to their new place without a fault.
+#[fexit]
+pub fn stack_mremap(ctx: FExitContext) -> i32 {
+    moved(&args_of(ctx.arg::<u64>(0)), ctx.arg::<u64>(1));
+    0
+}
+#[kprobe]
+pub fn stack_mremap_kprobe(ctx: ProbeContext) -> u32 {
+    about_to_move(args_of(ctx.arg::<u64>(0).unwrap_or(0)));
+    0
+}
+#[kretprobe]
+pub fn stack_mremap_kretprobe(ctx: RetProbeContext) -> u32 {
+    moved_pending(ctx.ret::<u64>());
+    0
+}
+#[tracepoint]
+pub fn stack_mremap_enter(ctx: TracePointContext) -> u32 {
+    about_to_move(record_args(&ctx));
+    0
+}
+#[tracepoint]
+pub fn stack_mremap_exit(ctx: TracePointContext) -> u32 {
+    moved_pending(record_u64(&ctx, SYS_EXIT_RET));
+    0
+}
+
+#[inline(always)]
+fn about_to_move(args: [u64; 4]) {
+    if enter().is_some() {
+        // No room means a move that nobody hears of, which is counted when it ends.
+        let _ = PENDING_VM.insert(&current_thread(), &PendingVm { args, op: MREMAP }, 0);
+    }
+}
+
+#[inline(always)]
+fn moved_pending(ret: u64) {
+    let thread = current_thread();
+    let Some(pending) = PENDING_VM.get_ptr(&thread) else {
+        return;
+    };
+    // SAFETY: a live map value that only this thread writes.
+    let args = unsafe { (*pending).args };
+    let _ = PENDING_VM.remove(&thread);
+    moved(&args, ret);
+}
+
+/// mremap(old address, old length, new length, …) came to its end.
+#[inline(always)]
+fn moved(args: &[u64; 4], ret: u64) {
+    let [from, old, new, _] = *args;
+    if ret >= MAX_ERRNO.wrapping_neg() || ret == from {
+        return;
+    }
+    let Some(state) = enter() else { return };
+    let Some(mut room) = STACK_MOVES.reserve::<MoveRecord>(0) else {
+        // SAFETY: this CPU's entry of a per-CPU array.
+        unsafe { add(&raw mut (*state).lost_moves, 1) };
+        return;
+    };
+    room.write(MoveRecord {
+        from,
+        to: ret,
+        bytes: if old < new { old } else { new },
+        tgid: current_tgid(),
+        reserved: 0,
+    });
+    room.submit(0);
 }
 
 /// This CPU's state, if the fault is the target's and not one of our own walk.

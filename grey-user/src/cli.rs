@@ -226,6 +226,9 @@ pub struct WatchArgs {
     /// Ticks after which a cgroup that did nothing is read again
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub slow_ticks: u64,
+    /// Whether a cgroup that is suspected of a leak is profiled for 10 seconds, so that a confirmed verdict has its stacks
+    #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
+    pub stacks: Switch,
     /// Bytes of each event ring
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = ring_size, hide_short_help = true)]
     pub ring: u32,

@@ -20,6 +20,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             profiling::of_a_cgroup_counts_what_was_touched_and_what_was_kept,
         ),
         Trial::new(
+            "native_profile_what_mremap_moves_stays_with_who_brought_it",
+            profiling::what_mremap_moves_stays_with_who_brought_it,
+        ),
+        Trial::new(
+            "native_profile_huge_pages_count_with_all_they_bring",
+            profiling::huge_pages_count_with_all_they_bring,
+        ),
+        Trial::new(
             "native_profile_a_reservation_that_nobody_touches_counts_nothing",
             profiling::a_reservation_that_nobody_touches_counts_nothing,
         ),

@@ -99,6 +99,46 @@ pub(crate) fn of_a_cgroup_counts_what_was_touched_and_what_was_kept() -> Result<
     Ok(Outcome::Passed)
 }
 
+pub(crate) fn what_mremap_moves_stays_with_who_brought_it() -> Result<Outcome> {
+    // It cannot grow where it is: the mapping before it is in the way. Twice, so that moved pages move again.
+    let profile = profiled(&[
+        "map 4096",
+        "touch 700",
+        "remap 5734400",
+        "map 4096",
+        "remap 8601600",
+    ])?;
+    about(&profile, "faulted_bytes", 700)?;
+    about(&profile, "kept_bytes", 700)?;
+    Ok(Outcome::Passed)
+}
+
+pub(crate) fn huge_pages_count_with_all_they_bring() -> Result<Outcome> {
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+        .unwrap_or_else(|_| "[never]".into());
+    if enabled.contains("[never]") {
+        return Outcome::skipped("transparent huge pages are off on this machine");
+    }
+    const BYTES: u64 = 40 << 20;
+    let cgroup = TempCgroup::new("huge")?;
+    let mut workload = Workload::start(&cgroup)?;
+    let observer = start(&["--cgroup", cgroup.path(), "--overhead", "100%"])?;
+    workload.step(&format!("huge {BYTES}"))?;
+    let huge = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", workload.pid()))?;
+    let profile = end(observer)?;
+    let huge = huge
+        .lines()
+        .find(|line| line.starts_with("AnonHugePages:"))
+        .unwrap_or_default();
+    println!(
+        "{huge}, {} faults, counted one by one: {}",
+        profile["faults"], profile["huge_pages_counted"]
+    );
+    // Whatever the kernel made of it, all of it is there.
+    about(&profile, "kept_bytes", BYTES / PAGE)?;
+    Ok(Outcome::Passed)
+}
+
 pub(crate) fn a_reservation_that_nobody_touches_counts_nothing() -> Result<Outcome> {
     // 512 MiB; reading gives the zero page, which is nobody's memory.
     let profile = profiled(&["map 536870912", "touch 500", "map 4096000", "read-last"])?;

@@ -352,6 +352,44 @@ pub fn stack_probes() -> Vec<Probe> {
                 Hook::Fexit("do_huge_pmd_anonymous_page"),
             ),
         },
+        Probe {
+            name: "stack_mremap",
+            family: "stack",
+            hook: "__x64_sys_mremap",
+            lost: "who brought in what mremap moved, as realloc does with large blocks: it counts as gone",
+            ways: vec![
+                Way {
+                    label: "fexit",
+                    programs: vec![("stack_mremap", Hook::Fexit("__x64_sys_mremap"))],
+                    cost: None,
+                },
+                Way {
+                    label: "kprobe",
+                    programs: vec![
+                        ("stack_mremap_kprobe", Hook::Kprobe("__x64_sys_mremap")),
+                        (
+                            "stack_mremap_kretprobe",
+                            Hook::Kretprobe("__x64_sys_mremap"),
+                        ),
+                    ],
+                    cost: None,
+                },
+                Way {
+                    label: SYSCALL_TRACEPOINT,
+                    programs: vec![
+                        (
+                            "stack_mremap_enter",
+                            Hook::Record("syscalls", "sys_enter_mremap"),
+                        ),
+                        (
+                            "stack_mremap_exit",
+                            Hook::Record("syscalls", "sys_exit_mremap"),
+                        ),
+                    ],
+                    cost: Some(SYSCALL_COST),
+                },
+            ],
+        },
     ]
 }
 

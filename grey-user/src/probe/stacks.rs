@@ -3,10 +3,10 @@
 
 use std::collections::HashMap as StdHashMap;
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, StackTraceMap};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, StackTraceMap};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use grey_common::LAYOUT_VERSION;
-use grey_common::stack::{PageKey, StackCount, StackKey, StackState};
+use grey_common::stack::{MoveRecord, PageKey, StackCount, StackKey, StackState};
 
 use super::attach::attach_probe;
 use super::facts::Facts;
@@ -15,18 +15,20 @@ use super::plan;
 use crate::doctor::ProbeStatus;
 
 /// Maps of `watch` that the object brings along and nobody uses here.
-const UNUSED: [&str; 10] = [
+const UNUSED: [&str; 9] = [
     "CGROUP_SLOT",
     "FREE_SLOTS",
     "SLOTS",
     "COUNTERS",
     "CGROUP_GROWTH",
     "PROCESS_GROWTH",
-    "PENDING_VM",
     "PENDING_RECLAIM",
     "PENDING_OOM",
     "OWN_TGIDS",
 ];
+
+/// Room for two thousand moves between two looks.
+const MOVES_BYTES: u32 = 64 << 10;
 
 /// Whose faults are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ pub struct StackProbe {
     pages: HashMap<MapData, PageKey, StackKey>,
     shift: Array<MapData, u64>,
     state: PerCpuArray<MapData, StackState>,
+    moves: RingBuf<MapData>,
     /// Each probe, attached or not.
     pub probes: Vec<ProbeStatus>,
     room: StackRoom,
@@ -114,6 +117,7 @@ impl StackProbe {
             .map_max_entries("STACKS", room.stacks)
             .map_max_entries("STACK_COUNTS", room.counts)
             .map_max_entries("STACK_PAGES", room.pages)
+            .map_max_entries("STACK_MOVES", MOVES_BYTES)
             .map_max_entries("RARE", ring)
             .map_max_entries("GROWTH", ring);
         for map in UNUSED {
@@ -127,6 +131,7 @@ impl StackProbe {
         let pages = take(&mut ebpf, "STACK_PAGES")?;
         let shift = take(&mut ebpf, "STACK_SHIFT")?;
         let state = take(&mut ebpf, "STACK_STATE")?;
+        let moves = take(&mut ebpf, "STACK_MOVES")?;
         let mut probes: Vec<ProbeStatus> = Vec::new();
         for probe in plan::stack_probes() {
             let status = attach_probe(
@@ -145,6 +150,7 @@ impl StackProbe {
             pages,
             shift,
             state,
+            moves,
             probes,
             room,
             ebpf: Some(ebpf),
@@ -184,6 +190,7 @@ impl StackProbe {
                 lost_stacks,
                 lost_counts,
                 lost_pages,
+                lost_moves,
             } = cpu;
             sum.seen += seen;
             sum.sampled += sampled;
@@ -191,6 +198,7 @@ impl StackProbe {
             sum.lost_stacks += lost_stacks;
             sum.lost_counts += lost_counts;
             sum.lost_pages += lost_pages;
+            sum.lost_moves += lost_moves;
         }
         Ok(sum)
     }
@@ -222,6 +230,24 @@ impl StackProbe {
             }
         }
         left
+    }
+
+    /// The next range that mremap moved, in the order in which it happened.
+    pub fn next_move(&mut self) -> Option<MoveRecord> {
+        loop {
+            let record = self.moves.next()?;
+            if record.len() >= size_of::<MoveRecord>() {
+                // SAFETY: long enough, and any bit pattern is a valid record; the ring aligns to 8 bytes only.
+                return Some(unsafe { record.as_ptr().cast::<MoveRecord>().read_unaligned() });
+            }
+        }
+    }
+
+    /// Takes a page out of the table.
+    pub fn take_page(&mut self, key: &PageKey) -> Option<StackKey> {
+        let stack = self.pages.get(key, 0).ok()?;
+        self.pages.remove(key).ok()?;
+        Some(stack)
     }
 
     /// Detaches every program; the tables stay.

@@ -55,6 +55,8 @@ pub struct Lost {
     pub counts: u64,
     /// Pages that were not followed.
     pub pages: u64,
+    /// Moves by mremap that were not followed: their pages count as gone.
+    pub moves: u64,
 }
 
 /// Time spent taking stacks, without what each page fault of the machine pays for the attached programs.

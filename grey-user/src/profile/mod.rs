@@ -259,6 +259,10 @@ const ROOM: StackRoom = StackRoom {
 
 /// Takes the profile; a signal ends it early and well.
 fn observe(args: &TakeArgs, host: Host, fs: CgroupFs, target: Target) -> Result<Profile, Failure> {
+    // Before any thread; without it moves by mremap may not be seen.
+    if let Err(error) = host::mount_tracefs_privately() {
+        tracing::debug!("{error}");
+    }
     if let Err(error) = host::raise_memlock() {
         tracing::debug!("{error}");
     }
@@ -291,6 +295,7 @@ async fn follow(
     let options = Options {
         budget: args.overhead,
         room: ROOM,
+        symbols_only: false,
     };
     let settings = Settings::default().with_fail_switch();
     // A signal that comes from here on ends it well.

@@ -28,18 +28,20 @@ pub(super) struct Resolved {
 /// Resolves addresses.
 pub(super) struct Symbols<'h> {
     host: &'h Host,
+    symbols_only: bool,
     symbolizer: Symbolizer,
     build_ids: HashMap<String, Option<String>>,
 }
 
 impl<'h> Symbols<'h> {
-    pub(super) fn new(host: &'h Host) -> Symbols<'h> {
+    pub(super) fn new(host: &'h Host, symbols_only: bool) -> Symbols<'h> {
         Symbols {
             host,
+            symbols_only,
             symbolizer: Symbolizer::builder()
                 .enable_auto_reload(false)
-                .enable_code_info(true)
-                .enable_inlined_fns(true)
+                .enable_code_info(!symbols_only)
+                .enable_inlined_fns(!symbols_only)
                 .enable_demangling(true)
                 .build(),
             build_ids: HashMap::new(),
@@ -55,7 +57,9 @@ impl<'h> Symbols<'h> {
         addresses: &[u64],
     ) -> HashMap<u64, Resolved> {
         let mut resolved = if alive {
-            let source = Source::Process(Process::new(Pid::from(pid)));
+            let mut process = Process::new(Pid::from(pid));
+            process.debug_syms = !self.symbols_only;
+            let source = Source::Process(process);
             self.ask(&source, addresses, Input::AbsAddr)
                 .into_iter()
                 .zip(addresses)
@@ -94,7 +98,9 @@ impl<'h> Symbols<'h> {
                 .iter()
                 .map(|address| maps.place(*address).offset)
                 .collect();
-            let found = self.ask(&Source::Elf(Elf::new(path)), &offsets, Input::FileOffset);
+            let mut elf = Elf::new(path);
+            elf.debug_syms = !self.symbols_only;
+            let found = self.ask(&Source::Elf(elf), &offsets, Input::FileOffset);
             for (address, found) in addresses.into_iter().zip(found) {
                 if let Some(mut found) = found {
                     // Its code can no longer be read.
@@ -252,7 +258,7 @@ mod tests {
         let maps = Maps::read(&host, pid).expect("our own mappings");
         let known = Maps::read as fn(&Host, u32) -> Option<Maps> as usize as u64;
         let addresses = [known, 0x10];
-        let mut symbols = Symbols::new(&host);
+        let mut symbols = Symbols::new(&host, false);
         for alive in [true, false] {
             let found = symbols.user(pid, &maps, alive, &addresses);
             let name = found[&known]

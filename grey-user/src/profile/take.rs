@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use grey_common::stack::{PageKey, StackKey, StackState, is_followed};
+use grey_common::stack::{HUGE_BYTES, MoveRecord, PageKey, StackKey, StackState, is_followed};
 use grey_core::time::Timestamp;
 
 use super::blame::blamed;
@@ -26,6 +26,10 @@ const WINDOW: Duration = Duration::from_secs(1);
 const MOST_SHIFT: u64 = 20;
 /// Processes whose mappings are kept for their end.
 const MOST_PROCESSES: usize = 4096;
+/// Moved pages that are followed on.
+const MOST_MOVED: usize = 262_144;
+/// Pages of one move that are looked at: 64 GiB.
+const MOST_RANGE: usize = 16 << 20;
 /// Below this share, nobody need be told that stacks are broken.
 const BROKEN_PCT: u64 = 20;
 
@@ -45,6 +49,8 @@ pub(crate) struct Options {
     pub budget: f64,
     /// Tables of the kernel side.
     pub room: StackRoom,
+    /// Names by symbols alone: no debug information, so no source lines and no inlined functions.
+    pub symbols_only: bool,
 }
 
 /// A profile being taken. Dropping it detaches all.
@@ -62,6 +68,17 @@ pub(crate) struct Taking {
     pruned: (u64, usize),
     looked: Option<Instant>,
     processes: HashMap<u32, Known>,
+    /// Pages that are no longer where they were faulted in.
+    moved: HashMap<PageKey, Moved>,
+    /// Moves that found no room in it.
+    lost_moves: u64,
+}
+
+/// A page that mremap moved.
+struct Moved {
+    /// Where it was when its fault was seen, which says whether it is followed.
+    first: u64,
+    stack: StackKey,
 }
 
 /// What must be known of a process before it ends.
@@ -107,6 +124,8 @@ impl Taking {
             pruned: (0, 0),
             looked: None,
             processes: HashMap::new(),
+            moved: HashMap::new(),
+            lost_moves: 0,
         };
         taking.look();
         Ok(taking)
@@ -127,6 +146,7 @@ impl Taking {
         let Ok(state) = self.probe.state() else {
             return;
         };
+        self.follow_moves();
         let now = Instant::now();
         let (before, last) = self.last;
         self.last = (now, state);
@@ -166,6 +186,43 @@ impl Taking {
         }
     }
 
+    /// Pages that mremap moved are followed to where they are now.
+    fn follow_moves(&mut self) {
+        let page = rustix::param::page_size() as u64;
+        while let Some(record) = self.probe.next_move() {
+            let end = record.from.saturating_add(record.bytes);
+            let mut here: Vec<(PageKey, Moved)> = Vec::new();
+            let again: Vec<PageKey> = self
+                .moved
+                .keys()
+                .filter(|key| key.tgid == record.tgid && (record.from..end).contains(&key.address))
+                .copied()
+                .collect();
+            for key in again {
+                here.extend(self.moved.remove(&key).map(|moved| (key, moved)));
+            }
+            for key in followed(&record, self.shift, page) {
+                if let Some(stack) = self.probe.take_page(&key) {
+                    here.push((
+                        key,
+                        Moved {
+                            first: key.address,
+                            stack,
+                        },
+                    ));
+                }
+            }
+            for (key, moved) in here {
+                if self.moved.len() >= MOST_MOVED {
+                    self.lost_moves += 1;
+                    break;
+                }
+                let address = key.address - record.from + record.to;
+                self.moved.insert(PageKey { address, ..key }, moved);
+            }
+        }
+    }
+
     /// Keeps what must be known of new processes.
     fn look(&mut self) {
         self.looked = Some(Instant::now());
@@ -201,8 +258,22 @@ impl Taking {
         let state = self.probe.state().unwrap_or_default();
         let sees_huge = self.probe.sees_huge();
         self.probe.detach();
+        self.follow_moves();
         let elapsed = self.elapsed();
-        let tables = self.probe.tables();
+        let mut tables = self.probe.tables();
+        let page = rustix::param::page_size() as u64;
+        // What was faulted in there since is newer than what was moved there.
+        let newer: HashSet<PageKey> = tables.pages.iter().map(|(key, _)| *key).collect();
+        tables
+            .pages
+            .retain(|(key, _)| key.huge == 1 || is_followed(key.address / page, self.shift));
+        for (key, moved) in &self.moved {
+            if !newer.contains(key)
+                && (key.huge == 1 || is_followed(moved.first / page, self.shift))
+            {
+                tables.pages.push((*key, moved.stack));
+            }
+        }
         // Before anything else: the target goes on meanwhile.
         let left = self.left(&tables.pages, sees_huge);
         for (key, _) in &tables.counts {
@@ -231,6 +302,7 @@ impl Taking {
                 stacks: state.lost_stacks,
                 counts: state.lost_counts,
                 pages: state.lost_pages,
+                moves: state.lost_moves + self.lost_moves,
             },
             cost: Cost {
                 samples: state.sampled,
@@ -251,10 +323,7 @@ impl Taking {
     /// What is left of what each stack got.
     fn left(&self, pages: &[(PageKey, StackKey)], sees_huge: bool) -> HashMap<StackKey, Left> {
         let page = rustix::param::page_size() as u64;
-        let mut pages: Vec<&(PageKey, StackKey)> = pages
-            .iter()
-            .filter(|(key, _)| key.huge == 1 || is_followed(key.address / page, self.shift))
-            .collect();
+        let mut pages: Vec<&(PageKey, StackKey)> = pages.iter().collect();
         // By process and address, so that each block of entries is read once.
         pages.sort_unstable_by_key(|(key, _)| (key.tgid, key.address));
         let mut left: HashMap<StackKey, Left> = HashMap::new();
@@ -283,7 +352,12 @@ impl Taking {
 
     /// Stacks with names, those that are the same by name together, by what they kept.
     fn stacks(&self, tables: &StackTables, left: &HashMap<StackKey, Left>) -> Vec<Stack> {
-        let names = Names::find(&self.host, &self.processes, tables);
+        let names = Names::find(
+            &self.host,
+            &self.processes,
+            tables,
+            self.options.symbols_only,
+        );
         let mut sums: HashMap<(u32, Vec<Frame>), Stack> = HashMap::new();
         for (key, count) in &tables.counts {
             let frames = names.frames(key);
@@ -317,6 +391,27 @@ impl Taking {
     }
 }
 
+/// The pages of a moved range that may be in the table.
+fn followed(record: &MoveRecord, shift: u64, page: u64) -> impl Iterator<Item = PageKey> {
+    let pages = record.from / page..record.from.saturating_add(record.bytes).div_ceil(page);
+    let tgid = record.tgid;
+    // Bounded by what a process can have, whatever the record says.
+    pages.take(MOST_RANGE).flat_map(move |number| {
+        let address = number * page;
+        let small = is_followed(number, shift).then_some(PageKey {
+            address,
+            tgid,
+            huge: 0,
+        });
+        let huge = address.is_multiple_of(HUGE_BYTES).then_some(PageKey {
+            address,
+            tgid,
+            huge: 1,
+        });
+        [small, huge].into_iter().flatten()
+    })
+}
+
 fn known(host: &Host, pid: u32) -> Option<Known> {
     let maps = Maps::read(host, pid)?;
     let comm = ProcFs::open(host).ok()?.comm(pid).ok()??;
@@ -347,7 +442,12 @@ struct Walk {
 }
 
 impl Names {
-    fn find(host: &Host, processes: &HashMap<u32, Known>, tables: &StackTables) -> Names {
+    fn find(
+        host: &Host,
+        processes: &HashMap<u32, Known>,
+        tables: &StackTables,
+        symbols_only: bool,
+    ) -> Names {
         let none = Maps::default();
         let maps = |tgid: u32| processes.get(&tgid).map_or(&none, |known| &known.maps);
         let mut walks: HashMap<StackKey, Walk> = tables
@@ -361,7 +461,7 @@ impl Names {
             of_process.extend(&walk.user);
             of_process.extend(walk.caller);
         }
-        let mut symbols = Symbols::new(host);
+        let mut symbols = Symbols::new(host, symbols_only);
         let user: HashMap<u32, HashMap<u64, Resolved>> = addresses
             .into_iter()
             .map(|(tgid, addresses)| {
@@ -486,10 +586,12 @@ fn notes(profile: &Profile) -> Vec<String> {
         stacks,
         counts,
         pages,
+        moves,
     } = profile.lost;
-    if stacks + counts + pages > 0 {
+    if stacks + counts + pages + moves > 0 {
         notes.push(format!(
-            "tables were full: {stacks} stacks, {counts} samples and {pages} pages are missing in the figures"
+            "tables were full: {stacks} stacks, {counts} samples, {pages} pages and {moves} moves by mremap are missing in \
+             the figures"
         ));
     }
     notes

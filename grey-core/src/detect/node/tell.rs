@@ -34,6 +34,7 @@ impl Node {
                 level_bytes: self.virt.map(|virt| virt as u64),
                 ..Evidence::default()
             },
+            stacks: Vec::new(),
             advice: words::advice(Memory::Virtual, state, Cause::Reservation, "it", None),
         };
         Some(Finding {
@@ -135,6 +136,7 @@ impl Node {
                 ])
             }),
             evidence,
+            stacks: Vec::new(),
             advice: words::advice(memory, change.state, change.cause, &self.who(), ttl_s),
         }
     }
@@ -177,6 +179,7 @@ impl Node {
                         reason: why.to_owned(),
                         ..Evidence::default()
                     },
+                    stacks: Vec::new(),
                     advice: words::advice(series.memory, state, active.cause, &self.who(), None),
                 },
             });
