@@ -1,7 +1,7 @@
 //! Maps and load-time settings, and the one way to count a record that found no room.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, Stack, StackTrace};
+use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuArray, RingBuf, Stack, StackTrace};
 use grey_common::stack::{PageKey, StackCount, StackKey, StackState};
 use grey_common::{
     CgroupCounters, CgroupGrowth, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth, RecordKind,
@@ -57,6 +57,9 @@ pub static LOSS: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(loss::RO
 
 // Of `profile`; `watch` makes them as small as can be.
 
+/// The cgroup to profile, with all below it.
+#[map]
+pub static STACK_CGROUPS: CgroupArray = CgroupArray::with_max_entries(1, 0);
 /// Stack id to addresses.
 #[map]
 pub static STACKS: StackTrace = StackTrace::with_max_entries(1, 0);
@@ -147,15 +150,9 @@ static RECORD_VICTIM_PID: u32 = 0;
 /// Offset of `nr_reclaimed` in the classic reclaim end records.
 #[unsafe(no_mangle)]
 static RECORD_RECLAIMED: u32 = 0;
-/// The process to profile; 0 for a cgroup.
+/// The process to profile; 0 for the cgroup in `STACK_CGROUPS`.
 #[unsafe(no_mangle)]
 static STACK_TGID: u32 = 0;
-/// The cgroup to profile, with all below it.
-#[unsafe(no_mangle)]
-static STACK_CGROUP: u64 = 0;
-/// Its depth; the root is at 0.
-#[unsafe(no_mangle)]
-static STACK_LEVEL: i32 = 0;
 
 macro_rules! setting {
     ($name:ident, $static:ident, $ty:ty) => {
@@ -176,8 +173,6 @@ setting!(record_fault_error, RECORD_FAULT_ERROR, u32);
 setting!(record_victim_pid, RECORD_VICTIM_PID, u32);
 setting!(record_reclaimed, RECORD_RECLAIMED, u32);
 setting!(stack_tgid, STACK_TGID, u32);
-setting!(stack_cgroup, STACK_CGROUP, u64);
-setting!(stack_level, STACK_LEVEL, i32);
 
 /// One offset of the running kernel: `offset!(task_mm)`.
 macro_rules! offset {

@@ -17,8 +17,8 @@ use grey_common::stack::{
 
 use crate::kernel::{current_task, current_tgid, current_thread, now_ns, read};
 use crate::maps::{
-    PENDING_VM, PendingVm, STACK_COUNTS, STACK_MOVES, STACK_PAGES, STACK_SHIFT, STACK_STATE,
-    STACKS, add, offset, page_shift, stack_cgroup, stack_level, stack_tgid,
+    PENDING_VM, PendingVm, STACK_CGROUPS, STACK_COUNTS, STACK_MOVES, STACK_PAGES, STACK_SHIFT,
+    STACK_STATE, STACKS, add, offset, page_shift, stack_tgid,
 };
 use crate::vm::{MAX_ERRNO, MREMAP, SYS_EXIT_RET, args_of, record_args, record_u64};
 
@@ -152,12 +152,8 @@ fn enter() -> Option<*mut StackState> {
         if current_tgid() != tgid {
             return None;
         }
-    } else {
-        // SAFETY: no pointers; a level deeper than the task's gives 0.
-        let cgroup = unsafe { generated::bpf_get_current_ancestor_cgroup_id(stack_level()) };
-        if cgroup != stack_cgroup() {
-            return None;
-        }
+    } else if STACK_CGROUPS.current_task_under_cgroup(0) != Ok(true) {
+        return None;
     }
     let state = STACK_STATE.get_ptr_mut(0)?;
     // SAFETY: this CPU's entry of a per-CPU array.
@@ -302,7 +298,10 @@ fn count(state: *mut StackState, key: &StackKey, faults: u64, bytes: u64) {
     if let Some(count) = STACK_COUNTS.get_ptr_mut(key) {
         // SAFETY: a live map value.
         unsafe {
-            add(&raw mut (*count).faults, faults);
+            // Adding nothing would be compiled to a load with a fence, which kernels before 5.12 lack.
+            if faults != 0 {
+                add(&raw mut (*count).faults, faults);
+            }
             add(&raw mut (*count).bytes, bytes);
         }
         return;

@@ -23,6 +23,7 @@ fn verdict(path: &str, state: State) -> Event {
         ttl_s: None,
         ttl_ci95_s: None,
         evidence: Evidence::default(),
+        stacks: Vec::new(),
         advice: String::new(),
     });
     event(path, Body::Verdict { verdict })

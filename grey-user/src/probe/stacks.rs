@@ -2,8 +2,12 @@
 //! with the value.
 
 use std::collections::HashMap as StdHashMap;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf, StackTraceMap};
+use aya::maps::{
+    Array, CgroupArray, HashMap, MapData, MapError, PerCpuArray, RingBuf, StackTraceMap,
+};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use grey_common::LAYOUT_VERSION;
 use grey_common::stack::{MoveRecord, PageKey, StackCount, StackKey, StackState};
@@ -31,17 +35,12 @@ const UNUSED: [&str; 9] = [
 const MOVES_BYTES: u32 = 64 << 10;
 
 /// Whose faults are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum StackTarget {
     /// A process, by its thread group id.
     Process(u32),
-    /// A cgroup with all below it: its id, and its depth below the root (0).
-    Cgroup {
-        /// The v2 id.
-        id: u64,
-        /// 0 for the root.
-        level: i32,
-    },
+    /// A cgroup with all below it, by its v2 directory.
+    Cgroup(File),
 }
 
 /// Entries of the tables; each is memory of the kernel as long as the profile lasts.
@@ -99,9 +98,9 @@ impl StackProbe {
         };
         let page = rustix::param::page_size();
         let page_shift = u64::from(page.trailing_zeros());
-        let (tgid, cgroup, level) = match target {
-            StackTarget::Process(tgid) => (tgid, 0, 0),
-            StackTarget::Cgroup { id, level } => (0, id, level),
+        let tgid = match &target {
+            StackTarget::Process(tgid) => *tgid,
+            StackTarget::Cgroup(_) => 0,
         };
         let ring = u32::try_from(page).unwrap_or(4096);
         let mut loader = EbpfLoader::new();
@@ -112,8 +111,6 @@ impl StackProbe {
             .override_global("PAGE_SHIFT", &page_shift, true)
             .override_global("LAYOUT", &LAYOUT_VERSION, true)
             .override_global("STACK_TGID", &tgid, true)
-            .override_global("STACK_CGROUP", &cgroup, true)
-            .override_global("STACK_LEVEL", &level, true)
             .map_max_entries("STACKS", room.stacks)
             .map_max_entries("STACK_COUNTS", room.counts)
             .map_max_entries("STACK_PAGES", room.pages)
@@ -126,6 +123,13 @@ impl StackProbe {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| LoadError::Object(one_line(&error)))?;
+        // Programs are loaded with its descriptor, so it stays open until then.
+        let mut cgroups: CgroupArray<MapData> = take(&mut ebpf, "STACK_CGROUPS")?;
+        if let StackTarget::Cgroup(directory) = &target {
+            cgroups
+                .set(0, directory.as_raw_fd(), 0)
+                .map_err(|error| LoadError::Map("STACK_CGROUPS", one_line(&error)))?;
+        }
         let stacks = take(&mut ebpf, "STACKS")?;
         let counts = take(&mut ebpf, "STACK_COUNTS")?;
         let pages = take(&mut ebpf, "STACK_PAGES")?;
@@ -144,6 +148,7 @@ impl StackProbe {
             );
             probes.push(status);
         }
+        drop(cgroups);
         let probe = StackProbe {
             stacks,
             counts,

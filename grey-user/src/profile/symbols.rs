@@ -57,10 +57,12 @@ impl<'h> Symbols<'h> {
         addresses: &[u64],
     ) -> HashMap<u64, Resolved> {
         let mut resolved = if alive {
-            let mut process = Process::new(Pid::from(pid));
-            process.debug_syms = !self.symbols_only;
-            let source = Source::Process(process);
-            self.ask(&source, addresses, Input::AbsAddr)
+            let source = |debug_syms| {
+                let mut process = Process::new(Pid::from(pid));
+                process.debug_syms = debug_syms;
+                Source::Process(process)
+            };
+            self.ask(source, addresses, Input::AbsAddr)
                 .into_iter()
                 .zip(addresses)
                 .filter_map(|(found, address)| Some((*address, found?)))
@@ -98,9 +100,12 @@ impl<'h> Symbols<'h> {
                 .iter()
                 .map(|address| maps.place(*address).offset)
                 .collect();
-            let mut elf = Elf::new(path);
-            elf.debug_syms = !self.symbols_only;
-            let found = self.ask(&Source::Elf(elf), &offsets, Input::FileOffset);
+            let source = |debug_syms| {
+                let mut elf = Elf::new(&path);
+                elf.debug_syms = debug_syms;
+                Source::Elf(elf)
+            };
+            let found = self.ask(source, &offsets, Input::FileOffset);
             for (address, found) in addresses.into_iter().zip(found) {
                 if let Some(mut found) = found {
                     // Its code can no longer be read.
@@ -114,11 +119,14 @@ impl<'h> Symbols<'h> {
 
     /// Addresses of the kernel.
     pub(super) fn kernel(&self, addresses: &[u64]) -> HashMap<u64, Resolved> {
-        let mut kernel = Kernel::default();
         // /proc/kallsyms has all that is needed; reading a vmlinux with its DWARF would take seconds.
-        kernel.vmlinux = MaybeDefault::None;
-        kernel.debug_syms = false;
-        let found = self.ask(&Source::Kernel(kernel), addresses, Input::AbsAddr);
+        let source = |_| {
+            let mut kernel = Kernel::default();
+            kernel.vmlinux = MaybeDefault::None;
+            kernel.debug_syms = false;
+            Source::Kernel(kernel)
+        };
+        let found = self.ask(source, addresses, Input::AbsAddr);
         let mut resolved = HashMap::new();
         for (address, found) in addresses.iter().zip(found) {
             let mut found = found.unwrap_or_else(|| Resolved {
@@ -137,10 +145,11 @@ impl<'h> Symbols<'h> {
         resolved
     }
 
-    /// One answer an address. Where one of them cannot be looked up at all, the others are asked for alone.
-    fn ask(
+    /// One answer an address. `source` is with or without debug information. Where one of its files cannot be read (as
+    /// with debug information that is compressed) the others are asked for alone, and that one for its symbols.
+    fn ask<'s>(
         &self,
-        source: &Source<'_>,
+        source: impl Fn(bool) -> Source<'s>,
         addresses: &[u64],
         input: fn(u64) -> Input<u64>,
     ) -> Vec<Option<Resolved>> {
@@ -148,8 +157,9 @@ impl<'h> Symbols<'h> {
             Input::FileOffset(_) => Input::FileOffset(addresses),
             _ => Input::AbsAddr(addresses),
         };
+        let (full, plain) = (source(!self.symbols_only), source(false));
         // The parsers are careful, but what they read may have been written to break them.
-        let batch = catch_unwind(AssertUnwindSafe(|| self.symbolizer.symbolize(source, all)));
+        let batch = catch_unwind(AssertUnwindSafe(|| self.symbolizer.symbolize(&full, all)));
         if let Ok(Ok(batch)) = batch {
             return batch
                 .iter()
@@ -157,20 +167,22 @@ impl<'h> Symbols<'h> {
                 .map(|(found, address)| resolved(found, *address))
                 .collect();
         }
-        if let Ok(Err(error)) = batch {
-            tracing::debug!("{source:?}: {error}");
-        }
+        let one = |source: &Source<'_>, address: u64| {
+            let found = catch_unwind(AssertUnwindSafe(|| {
+                self.symbolizer.symbolize_single(source, input(address))
+            }));
+            match found {
+                Ok(Ok(found)) => Some(resolved(&found, address)),
+                Ok(Err(error)) => {
+                    tracing::debug!("{address:#x} of {source:?}: {error}");
+                    None
+                }
+                Err(_) => None,
+            }
+        };
         addresses
             .iter()
-            .map(|address| {
-                let one = catch_unwind(AssertUnwindSafe(|| {
-                    self.symbolizer.symbolize_single(source, input(*address))
-                }));
-                match one {
-                    Ok(Ok(found)) => resolved(&found, *address),
-                    _ => None,
-                }
-            })
+            .map(|address| one(&full, *address).or_else(|| one(&plain, *address))?)
             .collect()
     }
 

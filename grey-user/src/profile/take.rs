@@ -2,6 +2,7 @@
 //! tables hold at the end.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use grey_common::stack::{HUGE_BYTES, MoveRecord, PageKey, StackKey, StackState, is_followed};
@@ -101,12 +102,11 @@ impl Taking {
     ) -> Result<Taking, LoadError> {
         let of = match &target {
             Target::Process(pid) => StackTarget::Process(*pid),
-            Target::Cgroup(path) => StackTarget::Cgroup {
-                id: fs
-                    .id_of(path)
-                    .ok_or_else(|| LoadError::Object(format!("the cgroup {path} is gone")))?,
-                level: depth(path),
-            },
+            Target::Cgroup(path) => {
+                let directory = File::open(fs.reach(path))
+                    .map_err(|error| LoadError::Object(format!("cgroup {path}: {error}")))?;
+                StackTarget::Cgroup(directory)
+            }
         };
         let facts = Facts::read(std::path::Path::new("/"));
         let probe = StackProbe::load(&facts, of, options.room, settings)?;
@@ -418,12 +418,6 @@ fn known(host: &Host, pid: u32) -> Option<Known> {
     Some(Known { comm, maps })
 }
 
-/// 0 for the root.
-fn depth(path: &str) -> i32 {
-    let parts = path.split('/').filter(|part| !part.is_empty()).count();
-    i32::try_from(parts).unwrap_or(i32::MAX)
-}
-
 /// The addresses of all stacks with their names.
 struct Names {
     /// Addresses by way in, the innermost first, as far as they are code.
@@ -600,13 +594,6 @@ fn notes(profile: &Profile) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_depth_of_a_cgroup_counts_its_names() {
-        assert_eq!(depth("/"), 0);
-        assert_eq!(depth("/system.slice"), 1);
-        assert_eq!(depth("/system.slice/web.service"), 2);
-    }
 
     #[test]
     fn of_a_kernel_stack_what_led_to_the_fault_is_left() {
