@@ -65,7 +65,7 @@ pub fn stack_huge(ctx: FExitContext) -> i32 {
         let address: u64 = read(ctx.arg(0), offset!(vmf_address));
         let start = now_ns();
         begin(state);
-        let key = key(&ctx, state, 0, false);
+        let key = key(&ctx, state, entry_stack(), false);
         // The page fault itself is counted where it is sampled.
         count(state, &key, 0, HUGE_BYTES - (1 << page_shift()));
         follow(state, address & !(HUGE_BYTES - 1), 1, &key);

@@ -27,16 +27,18 @@ pub(crate) fn figure(of: &Value, field: &str) -> Result<u64> {
 pub(crate) fn start(target: &[&str]) -> Result<Observer> {
     let args = [&["profile", "--for", "1h", "--json"], target].concat();
     let observer = Observer::start(&args)?;
-    let mut fds = std::path::PathBuf::from("/proc");
-    fds.push(observer.pid().to_string());
-    fds.push("fd");
+    let infos = std::path::PathBuf::from(format!("/proc/{}/fdinfo", observer.pid()));
     let attached = wait_until("the programs of profile", SOON, || {
         // Of a process that has ended only the entry is left.
-        if std::fs::read_dir(&fds)?.next().is_none() {
+        if std::fs::read_dir(&infos)?.next().is_none() {
             return Ok(Some(false));
         }
-        let links = exit::held(observer.pid()).map(|held| held[2].len());
-        Ok(links.is_ok_and(|links| links >= 2).then_some(true))
+        // Those of page faults are attached last.
+        let links = std::fs::read_dir(&infos)?
+            .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok())
+            .filter(|text| text.contains("raw_tracepoint"))
+            .count();
+        Ok((links >= 2).then_some(true))
     })?;
     if !attached {
         let finished = observer.finish(SOON)?;

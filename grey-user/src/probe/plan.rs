@@ -315,7 +315,7 @@ pub const STACK_USER: &str = "stack_user";
 /// Huge pages.
 pub const STACK_HUGE: &str = "stack_huge";
 
-/// The probes of `profile`, in the order they are attached.
+/// The probes of `profile`, in the order they are attached: what belongs to a fault is there before the first one is seen.
 #[must_use]
 pub fn stack_probes() -> Vec<Probe> {
     let only = |label, program, hook| {
@@ -327,20 +327,6 @@ pub fn stack_probes() -> Vec<Probe> {
     };
     let fault = |event| Hook::Btf(event, &[Shape::Int, Shape::Any, Shape::Int]);
     vec![
-        Probe {
-            name: STACK_USER,
-            family: "stack",
-            hook: "page_fault_user",
-            lost: "stacks of page faults",
-            ways: only("BTF tracepoint", STACK_USER, fault("page_fault_user")),
-        },
-        Probe {
-            name: "stack_kernel",
-            family: "stack",
-            hook: "page_fault_kernel",
-            lost: "stacks of page faults in kernel mode, as of read() into fresh memory",
-            ways: only("BTF tracepoint", "stack_kernel", fault("page_fault_kernel")),
-        },
         Probe {
             name: STACK_HUGE,
             family: "stack",
@@ -389,6 +375,20 @@ pub fn stack_probes() -> Vec<Probe> {
                     cost: Some(SYSCALL_COST),
                 },
             ],
+        },
+        Probe {
+            name: STACK_USER,
+            family: "stack",
+            hook: "page_fault_user",
+            lost: "stacks of page faults",
+            ways: only("BTF tracepoint", STACK_USER, fault("page_fault_user")),
+        },
+        Probe {
+            name: "stack_kernel",
+            family: "stack",
+            hook: "page_fault_kernel",
+            lost: "stacks of page faults in kernel mode, as of read() into fresh memory",
+            ways: only("BTF tracepoint", "stack_kernel", fault("page_fault_kernel")),
         },
     ]
 }

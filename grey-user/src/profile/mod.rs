@@ -6,6 +6,8 @@ mod document;
 mod flame;
 mod fold;
 mod maps;
+mod moves;
+mod names;
 mod pprof;
 mod resident;
 mod symbols;

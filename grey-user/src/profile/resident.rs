@@ -51,16 +51,14 @@ impl Resident {
         })
     }
 
-    /// What is left of a huge page of the address space, of which some may have been given back or split off.
+    /// What is left of a huge page, of which some may have been given back, and which mremap may have moved to any place.
     pub(super) fn huge(&mut self, address: u64) -> Left {
-        self.read(address);
         let mut left = Left::default();
-        for entry in std::mem::take(&mut self.block) {
-            let one = self.judge(entry);
+        for page in (0..HUGE_BYTES).step_by(self.page as usize) {
+            let one = self.page(address.saturating_add(page), false);
             left.kept += one.kept;
             left.file += one.file;
         }
-        self.block_at = None;
         left
     }
 

@@ -1,19 +1,19 @@
 //! Takes a profile: attaches, holds the cost within its budget while it runs, and makes stacks with names of what the
 //! tables hold at the end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use grey_common::stack::{HUGE_BYTES, MoveRecord, PageKey, StackKey, StackState, is_followed};
+use grey_common::stack::{PageKey, StackKey, StackState, is_followed};
 use grey_core::time::Timestamp;
 
 use super::blame::blamed;
 use super::document::{Cost, Frame, Lost, Profile, SCHEMA, Stack};
-use super::maps::{Code, Maps};
+use super::moves::Moves;
+use super::names::{Known, Names};
 use super::resident::{Left, Resident};
-use super::symbols::{Resolved, Symbols};
-use crate::host::{CgroupFs, Host, ProcFs};
+use crate::host::{CgroupFs, Host};
 use crate::probe::{Facts, LoadError, Settings, StackProbe, StackRoom, StackTables, StackTarget};
 use crate::source::Clock;
 
@@ -27,10 +27,6 @@ const WINDOW: Duration = Duration::from_secs(1);
 const MOST_SHIFT: u64 = 20;
 /// Processes whose mappings are kept for their end.
 const MOST_PROCESSES: usize = 4096;
-/// Moved pages that are followed on.
-const MOST_MOVED: usize = 262_144;
-/// Pages of one move that are looked at: 64 GiB.
-const MOST_RANGE: usize = 16 << 20;
 /// Below this share, nobody need be told that stacks are broken.
 const BROKEN_PCT: u64 = 20;
 
@@ -69,23 +65,7 @@ pub(crate) struct Taking {
     pruned: (u64, usize),
     looked: Option<Instant>,
     processes: HashMap<u32, Known>,
-    /// Pages that are no longer where they were faulted in.
-    moved: HashMap<PageKey, Moved>,
-    /// Moves that found no room in it.
-    lost_moves: u64,
-}
-
-/// A page that mremap moved.
-struct Moved {
-    /// Where it was when its fault was seen, which says whether it is followed.
-    first: u64,
-    stack: StackKey,
-}
-
-/// What must be known of a process before it ends.
-struct Known {
-    comm: String,
-    maps: Maps,
+    moves: Moves,
 }
 
 impl Taking {
@@ -124,8 +104,7 @@ impl Taking {
             pruned: (0, 0),
             looked: None,
             processes: HashMap::new(),
-            moved: HashMap::new(),
-            lost_moves: 0,
+            moves: Moves::new(),
         };
         taking.look();
         Ok(taking)
@@ -146,7 +125,7 @@ impl Taking {
         let Ok(state) = self.probe.state() else {
             return;
         };
-        self.follow_moves();
+        self.moves.follow(&mut self.probe, self.shift);
         let now = Instant::now();
         let (before, last) = self.last;
         self.last = (now, state);
@@ -186,43 +165,6 @@ impl Taking {
         }
     }
 
-    /// Pages that mremap moved are followed to where they are now.
-    fn follow_moves(&mut self) {
-        let page = rustix::param::page_size() as u64;
-        while let Some(record) = self.probe.next_move() {
-            let end = record.from.saturating_add(record.bytes);
-            let mut here: Vec<(PageKey, Moved)> = Vec::new();
-            let again: Vec<PageKey> = self
-                .moved
-                .keys()
-                .filter(|key| key.tgid == record.tgid && (record.from..end).contains(&key.address))
-                .copied()
-                .collect();
-            for key in again {
-                here.extend(self.moved.remove(&key).map(|moved| (key, moved)));
-            }
-            for key in followed(&record, self.shift, page) {
-                if let Some(stack) = self.probe.take_page(&key) {
-                    here.push((
-                        key,
-                        Moved {
-                            first: key.address,
-                            stack,
-                        },
-                    ));
-                }
-            }
-            for (key, moved) in here {
-                if self.moved.len() >= MOST_MOVED {
-                    self.lost_moves += 1;
-                    break;
-                }
-                let address = key.address - record.from + record.to;
-                self.moved.insert(PageKey { address, ..key }, moved);
-            }
-        }
-    }
-
     /// Keeps what must be known of new processes.
     fn look(&mut self) {
         self.looked = Some(Instant::now());
@@ -231,7 +173,7 @@ impl Taking {
                 break;
             }
             if !self.processes.contains_key(&pid)
-                && let Some(known) = known(&self.host, pid)
+                && let Some(known) = Known::of(&self.host, pid)
             {
                 self.processes.insert(pid, known);
             }
@@ -258,27 +200,15 @@ impl Taking {
         let state = self.probe.state().unwrap_or_default();
         let sees_huge = self.probe.sees_huge();
         self.probe.detach();
-        self.follow_moves();
+        self.moves.follow(&mut self.probe, self.shift);
         let elapsed = self.elapsed();
         let mut tables = self.probe.tables();
-        let page = rustix::param::page_size() as u64;
-        // What was faulted in there since is newer than what was moved there.
-        let newer: HashSet<PageKey> = tables.pages.iter().map(|(key, _)| *key).collect();
-        tables
-            .pages
-            .retain(|(key, _)| key.huge == 1 || is_followed(key.address / page, self.shift));
-        for (key, moved) in &self.moved {
-            if !newer.contains(key)
-                && (key.huge == 1 || is_followed(moved.first / page, self.shift))
-            {
-                tables.pages.push((*key, moved.stack));
-            }
-        }
+        self.moves.settle(&mut tables, self.shift);
         // Before anything else: the target goes on meanwhile.
         let left = self.left(&tables.pages, sees_huge);
         for (key, _) in &tables.counts {
             // Its mappings may have changed since it was first seen.
-            if let Some(known) = known(&self.host, key.tgid) {
+            if let Some(known) = Known::of(&self.host, key.tgid) {
                 self.processes.insert(key.tgid, known);
             }
         }
@@ -302,7 +232,7 @@ impl Taking {
                 stacks: state.lost_stacks,
                 counts: state.lost_counts,
                 pages: state.lost_pages,
-                moves: state.lost_moves + self.lost_moves,
+                moves: state.lost_moves + self.moves.lost,
             },
             cost: Cost {
                 samples: state.sampled,
@@ -391,179 +321,6 @@ impl Taking {
     }
 }
 
-/// The pages of a moved range that may be in the table.
-fn followed(record: &MoveRecord, shift: u64, page: u64) -> impl Iterator<Item = PageKey> {
-    let pages = record.from / page..record.from.saturating_add(record.bytes).div_ceil(page);
-    let tgid = record.tgid;
-    // Bounded by what a process can have, whatever the record says.
-    pages.take(MOST_RANGE).flat_map(move |number| {
-        let address = number * page;
-        let small = is_followed(number, shift).then_some(PageKey {
-            address,
-            tgid,
-            huge: 0,
-        });
-        let huge = address.is_multiple_of(HUGE_BYTES).then_some(PageKey {
-            address,
-            tgid,
-            huge: 1,
-        });
-        [small, huge].into_iter().flatten()
-    })
-}
-
-fn known(host: &Host, pid: u32) -> Option<Known> {
-    let maps = Maps::read(host, pid)?;
-    let comm = ProcFs::open(host).ok()?.comm(pid).ok()??;
-    Some(Known { comm, maps })
-}
-
-/// The addresses of all stacks with their names.
-struct Names {
-    /// Addresses by way in, the innermost first, as far as they are code.
-    walks: HashMap<StackKey, Walk>,
-    user: HashMap<u32, HashMap<u64, Resolved>>,
-    kernel: HashMap<u64, Resolved>,
-}
-
-/// Addresses to be looked up.
-#[derive(Default)]
-struct Walk {
-    user: Vec<u64>,
-    /// The caller of the innermost function, which the walk by frame pointers misses.
-    caller: Option<u64>,
-    kernel: Vec<u64>,
-}
-
-impl Names {
-    fn find(
-        host: &Host,
-        processes: &HashMap<u32, Known>,
-        tables: &StackTables,
-        symbols_only: bool,
-    ) -> Names {
-        let none = Maps::default();
-        let maps = |tgid: u32| processes.get(&tgid).map_or(&none, |known| &known.maps);
-        let mut walks: HashMap<StackKey, Walk> = tables
-            .counts
-            .iter()
-            .map(|(key, _)| (*key, walk(key, tables, maps(key.tgid))))
-            .collect();
-        let mut addresses: HashMap<u32, HashSet<u64>> = HashMap::new();
-        for (key, walk) in &walks {
-            let of_process = addresses.entry(key.tgid).or_default();
-            of_process.extend(&walk.user);
-            of_process.extend(walk.caller);
-        }
-        let mut symbols = Symbols::new(host, symbols_only);
-        let user: HashMap<u32, HashMap<u64, Resolved>> = addresses
-            .into_iter()
-            .map(|(tgid, addresses)| {
-                let addresses: Vec<u64> = addresses.into_iter().collect();
-                let alive = host.has(format!("/proc/{tgid}/maps"));
-                (tgid, symbols.user(tgid, maps(tgid), alive, &addresses))
-            })
-            .collect();
-        let kernel: HashSet<u64> = walks
-            .values()
-            .flat_map(|walk| walk.kernel.iter().copied())
-            .collect();
-        let kernel: Vec<u64> = kernel.into_iter().collect();
-        let kernel = symbols.kernel(&kernel);
-        // Where the function keeps a frame, what is on top of the stack is something else.
-        let mut code = Code::default();
-        for (key, walk) in &mut walks {
-            let keeps = walk.user.first().and_then(|inner| {
-                let start = user.get(&key.tgid)?.get(inner)?.start?;
-                code.keeps_frame(host, key.tgid, start, *inner)
-            });
-            if keeps == Some(true) {
-                walk.caller = None;
-            }
-        }
-        Names {
-            walks,
-            user,
-            kernel,
-        }
-    }
-
-    /// Whether nothing led on from the innermost function.
-    fn is_broken(&self, key: &StackKey) -> bool {
-        self.walks.get(key).is_none_or(|walk| walk.user.len() <= 1)
-    }
-
-    /// The frames of a stack, the innermost first.
-    fn frames(&self, key: &StackKey) -> Vec<Frame> {
-        let Some(walk) = self.walks.get(key) else {
-            return Vec::new();
-        };
-        let mut frames: Vec<Frame> = walk
-            .kernel
-            .iter()
-            .filter_map(|address| self.kernel.get(address))
-            .flat_map(|found| found.frames.clone())
-            .collect();
-        drop_fault(&mut frames);
-        let names = self.user.get(&key.tgid);
-        let inner = walk.user.iter().take(1);
-        let rest = walk.user.iter().skip(1);
-        for address in inner.chain(&walk.caller).chain(rest) {
-            if let Some(found) = names.and_then(|names| names.get(address)) {
-                frames.extend_from_slice(&found.frames);
-            }
-        }
-        frames
-    }
-}
-
-fn walk(key: &StackKey, tables: &StackTables, maps: &Maps) -> Walk {
-    let mut walk = Walk::default();
-    if let Some(stack) = tables.stacks.get(&key.user) {
-        // Without frame pointers it runs into data.
-        walk.user = call_sites(stack)
-            .take_while(|address| maps.is_code(*address))
-            .collect();
-        if key.caller != 0 && stack.get(1) != Some(&key.caller) && maps.is_code(key.caller) {
-            walk.caller = Some(key.caller - 1);
-        }
-    }
-    if let Some(stack) = tables.stacks.get(&key.kernel) {
-        walk.kernel = call_sites(stack).collect();
-    }
-    walk
-}
-
-/// All but the innermost address are where a call returns to; the call itself is before that.
-fn call_sites(stack: &[u64]) -> impl Iterator<Item = u64> {
-    stack.iter().enumerate().map(|(at, address)| {
-        if at == 0 {
-            *address
-        } else {
-            address.wrapping_sub(1)
-        }
-    })
-}
-
-/// Kernel frames of the fault itself and of the program that looks at it say nothing: what led to it comes after.
-fn drop_fault(frames: &mut Vec<Frame>) {
-    const ENTRIES: [&str; 4] = [
-        "asm_exc_page_fault",
-        "exc_page_fault",
-        "page_fault",
-        "handle_mm_fault",
-    ];
-    let last = frames.iter().rposition(|frame| {
-        frame
-            .function
-            .as_deref()
-            .is_some_and(|name| ENTRIES.contains(&name))
-    });
-    if let Some(last) = last {
-        frames.drain(..=last);
-    }
-}
-
 fn notes(profile: &Profile) -> Vec<String> {
     let mut notes = Vec::new();
     let broken = profile.stacks.iter().filter(|stack| stack.broken);
@@ -589,30 +346,4 @@ fn notes(profile: &Profile) -> Vec<String> {
         ));
     }
     notes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_kernel_stack_what_led_to_the_fault_is_left() {
-        let frame = |name: &str| Frame {
-            function: Some(name.to_owned()),
-            kernel: true,
-            ..Frame::default()
-        };
-        let mut frames: Vec<Frame> = [
-            "bpf_prog_1234_stack_kernel",
-            "exc_page_fault",
-            "asm_exc_page_fault",
-            "rep_movs_alternative",
-            "ksys_read",
-        ]
-        .map(frame)
-        .into();
-        drop_fault(&mut frames);
-        let names: Vec<String> = frames.iter().map(Frame::name).collect();
-        assert_eq!(names, ["rep_movs_alternative", "ksys_read"]);
-    }
 }
