@@ -5,6 +5,8 @@
 
 use core::mem::{offset_of, size_of};
 
+pub mod stack;
+
 /// Version of these layouts. The kernel object carries it in a global; the loader refuses another one.
 pub const LAYOUT_VERSION: u32 = 1;
 
@@ -432,6 +434,10 @@ pub struct Offsets {
     pub oc_constraint: u32,
     /// `mm_struct.brk`
     pub mm_brk: u32,
+    /// `task_struct.stack`
+    pub task_stack: u32,
+    /// `vm_fault.address`
+    pub vmf_address: u32,
 }
 
 impl Offsets {
@@ -459,6 +465,8 @@ impl Offsets {
         oc_chosen: NO_OFFSET,
         oc_constraint: NO_OFFSET,
         mm_brk: NO_OFFSET,
+        task_stack: NO_OFFSET,
+        vmf_address: NO_OFFSET,
     };
 }
 
@@ -491,7 +499,7 @@ const _: () = {
     assert!(size_of::<CgroupGrowth>() == 16);
     assert!(size_of::<LossCount>() == 16);
     assert!(size_of::<Slot>() == 16);
-    assert!(size_of::<Offsets>() == 22 * 4);
+    assert!(size_of::<Offsets>() == 24 * 4);
 };
 
 #[cfg(feature = "user")]

@@ -15,7 +15,7 @@ pub use act::{
     ActionOutcome, ActionPlan, ActionState, OutcomeVerdict, PlannedWrite, RestoredFile, Rollback,
     SkippedFile,
 };
-pub use verdict::{Cause, Evidence, Grower, Memory, State, Subject, Verdict};
+pub use verdict::{Cause, Evidence, Grower, GrowingStack, Memory, State, Subject, Verdict};
 
 /// The schema's name and version, the first field of every line.
 pub const SCHEMA: &str = "grey-ebpf/1";

@@ -23,6 +23,8 @@ mod oom;
 #[cfg(target_arch = "bpf")]
 mod reclaim;
 #[cfg(target_arch = "bpf")]
+mod stack;
+#[cfg(target_arch = "bpf")]
 mod vm;
 
 // bpf_probe_read_kernel and the ring buffer are offered to GPL-compatible programs only.

@@ -1,7 +1,8 @@
 //! Maps and load-time settings, and the one way to count a record that found no room.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, Stack};
+use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuArray, RingBuf, Stack, StackTrace};
+use grey_common::stack::{PageKey, StackCount, StackKey, StackState};
 use grey_common::{
     CgroupCounters, CgroupGrowth, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth, RecordKind,
     Slot, loss,
@@ -53,6 +54,30 @@ pub static GROWTH: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 /// Emitted and dropped by record kind, then full maps.
 #[map]
 pub static LOSS: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(loss::ROWS, 0);
+
+// Of `profile`; `watch` makes them as small as can be.
+
+/// The cgroup to profile, with all below it.
+#[map]
+pub static STACK_CGROUPS: CgroupArray = CgroupArray::with_max_entries(1, 0);
+/// Stack id to addresses.
+#[map]
+pub static STACKS: StackTrace = StackTrace::with_max_entries(1, 0);
+/// What came in by each stack.
+#[map]
+pub static STACK_COUNTS: HashMap<StackKey, StackCount> = HashMap::with_max_entries(1, 0);
+/// Followed page to the stack that faulted it in last.
+#[map]
+pub static STACK_PAGES: HashMap<PageKey, StackKey> = HashMap::with_max_entries(1, 0);
+/// One page in two to the power of this is followed. Only ever raised while programs run.
+#[map]
+pub static STACK_SHIFT: Array<u64> = Array::with_max_entries(1, 0);
+/// Ranges that mremap moved.
+#[map]
+pub static STACK_MOVES: RingBuf = RingBuf::with_byte_size(4096, 0);
+/// Faults seen, sampled, lost, and the time that took.
+#[map]
+pub static STACK_STATE: PerCpuArray<StackState> = PerCpuArray::with_max_entries(1, 0);
 
 /// One CPU's last look-ups, so that the common fault needs no hash.
 #[repr(C)]
@@ -125,6 +150,9 @@ static RECORD_VICTIM_PID: u32 = 0;
 /// Offset of `nr_reclaimed` in the classic reclaim end records.
 #[unsafe(no_mangle)]
 static RECORD_RECLAIMED: u32 = 0;
+/// The process to profile; 0 for the cgroup in `STACK_CGROUPS`.
+#[unsafe(no_mangle)]
+static STACK_TGID: u32 = 0;
 
 macro_rules! setting {
     ($name:ident, $static:ident, $ty:ty) => {
@@ -144,6 +172,7 @@ setting!(growth_on_fault, GROWTH_ON_FAULT, u32);
 setting!(record_fault_error, RECORD_FAULT_ERROR, u32);
 setting!(record_victim_pid, RECORD_VICTIM_PID, u32);
 setting!(record_reclaimed, RECORD_RECLAIMED, u32);
+setting!(stack_tgid, STACK_TGID, u32);
 
 /// One offset of the running kernel: `offset!(task_mm)`.
 macro_rules! offset {

@@ -13,11 +13,11 @@ use crate::maps::{PENDING_VM, PendingVm, add, count_loss, offset, page_shift};
 
 const MMAP: u64 = 1;
 const MUNMAP: u64 = 2;
-const MREMAP: u64 = 3;
+pub(crate) const MREMAP: u64 = 3;
 const BRK: u64 = 4;
 const MADVISE: u64 = 5;
 
-const MAX_ERRNO: u64 = 4095;
+pub(crate) const MAX_ERRNO: u64 = 4095;
 const MAP_LOCKED: u64 = 0x2000;
 const MAP_POPULATE: u64 = 0x8000;
 const MREMAP_DONTUNMAP: u64 = 4;
@@ -48,7 +48,7 @@ struct Regs {
 
 /// The first four arguments of a system call; of mmap the last two are length's neighbours prot and flags.
 #[inline(always)]
-fn args_of(regs: u64) -> [u64; 4] {
+pub(crate) fn args_of(regs: u64) -> [u64; 4] {
     let at = |offset: usize| read::<u64>(regs, offset as u32);
     [
         at(core::mem::offset_of!(Regs, di)),
@@ -129,16 +129,16 @@ pub fn vm_brk_exit(ctx: TracePointContext) -> u32 {
 
 /// `args[0]` of a sys_enter record and `ret` of a sys_exit record; the loader checks the format files for them.
 const SYS_ENTER_ARGS: usize = grey_common::SYS_ENTER_ARGS_OFFSET;
-const SYS_EXIT_RET: usize = grey_common::SYS_EXIT_RET_OFFSET;
+pub(crate) const SYS_EXIT_RET: usize = grey_common::SYS_EXIT_RET_OFFSET;
 
 #[inline(always)]
-fn record_u64(ctx: &TracePointContext, offset: usize) -> u64 {
+pub(crate) fn record_u64(ctx: &TracePointContext, offset: usize) -> u64 {
     // SAFETY: the loader compared the offset with this event's format file, and the read is checked.
     unsafe { ctx.read_at::<u64>(offset) }.unwrap_or(u64::MAX)
 }
 
 #[inline(always)]
-fn record_args(ctx: &TracePointContext) -> [u64; 4] {
+pub(crate) fn record_args(ctx: &TracePointContext) -> [u64; 4] {
     let at = |n: usize| record_u64(ctx, SYS_ENTER_ARGS + 8 * n);
     [at(0), at(1), at(2), at(3)]
 }

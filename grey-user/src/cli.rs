@@ -16,7 +16,7 @@ use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
 use crate::rollback::{self, RollbackArgs};
 use crate::run::{self, RunArgs};
-use crate::{daemon, doctor, enforce, snapshot, watch};
+use crate::{daemon, doctor, enforce, profile, snapshot, watch};
 
 mod man;
 
@@ -89,6 +89,7 @@ const EXAMPLES: &str = "Examples:
   sudo grey-ebpf diagnose                       where memory is, what is wrong, what to do
   sudo grey-ebpf snapshot save before.json      figures to compare with those after a change
   grey-ebpf run --release -- python3 app.py     start a program that gives freed memory back when asked
+  sudo grey-ebpf profile --pid 4711             whose stacks grow: the functions that keep memory
   sudo grey-ebpf doctor                         what works here, and what is lost
 
 Begin with `watch`; it only observes. `grey-ebpf COMMAND --help` has examples of each command.
@@ -128,6 +129,9 @@ pub enum Command {
     /// Take actions back from the journal: after a crash too, without daemon or guard
     #[command(after_help = rollback::EXAMPLES)]
     Rollback(RollbackArgs),
+    /// Whose stacks grow: page-fault stacks of one process or cgroup, with what each of them kept
+    #[command(after_help = profile::EXAMPLES)]
+    Profile(Box<profile::ProfileArgs>),
     /// What works on this machine, how each probe is attached, and what is lost
     #[command(after_help = "Exits with 0 if `watch` can work here, with 3 if not.")]
     Doctor {
@@ -227,6 +231,9 @@ pub struct WatchArgs {
     /// Ticks after which a cgroup that did nothing is read again
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub slow_ticks: u64,
+    /// Whether a cgroup that is suspected of a leak is profiled for 10 seconds, so that a confirmed verdict has its stacks
+    #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
+    pub stacks: Switch,
     /// Bytes of each event ring
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = ring_size, hide_short_help = true)]
     pub ring: u32,
@@ -309,6 +316,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         // Its exit code is the command's, not ours.
         Command::Run(args) => return run::run(&args),
         Command::Rollback(args) => rollback::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Doctor { json } => doctor::run(json),
         Command::Snapshot(command) => snapshot::run(&command),
         Command::CheckConfig(args) => check::run(&args),

@@ -15,6 +15,7 @@ mod files;
 mod govern_tables;
 mod host_pressure_table;
 mod print;
+mod profile_table;
 mod safety_tables;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ mod tests;
 pub use document::ConfigError;
 use document::{Document, Entry};
 use files::Source;
+pub use profile_table::Profiling;
 
 /// Where the configuration is.
 pub const CONFIG: &str = "/etc/grey-ebpf/config.toml";
@@ -35,6 +37,8 @@ pub struct Config {
     pub govern: govern::Settings,
     /// `[govern.host_pressure]`: where a virtual machine learns what its host has left.
     pub host_pressure: Option<pressure_source::Options>,
+    /// `[profile]`: what is looked up about a suspect.
+    pub profile: Profiling,
     /// The files it comes from, in the order in which they were read.
     pub files: Vec<PathBuf>,
 }
@@ -96,6 +100,7 @@ fn read(sources: &[Source], mount: &str) -> Read {
     let mut root = document.root();
     safety_tables::read(&mut root, &mut config.safety);
     config.host_pressure = govern_tables::read(&mut root, &mut config.govern, mount);
+    profile_table::read(&mut root, &mut config.profile);
     root.finish();
     let (errors, entries) = document.end();
     Read {

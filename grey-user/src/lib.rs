@@ -11,6 +11,7 @@ pub mod enforce;
 pub mod export;
 pub mod host;
 pub mod probe;
+pub mod profile;
 pub mod record;
 pub mod replay;
 pub mod rollback;

@@ -84,6 +84,7 @@ pub fn run(args: &RecordArgs) -> Result<Exit, Failure> {
         syscall_tracepoints: args.syscall_tracepoints,
         slow_ticks: args.slow_ticks,
         cpu: false,
+        stacks: Switch::On,
         ring: args.ring,
     };
     watch::record(&watched)

@@ -24,7 +24,7 @@ const KINDS: [(&str, libc::c_long, &str); 3] = [
 ];
 
 /// Every object of a kind that the kernel holds, by id.
-fn loaded(command: libc::c_long) -> Result<BTreeSet<u32>> {
+pub(crate) fn loaded(command: libc::c_long) -> Result<BTreeSet<u32>> {
     let mut found = BTreeSet::new();
     // union bpf_attr of BPF_*_GET_NEXT_ID: start_id, next_id, open_flags.
     let mut attributes = [0u32; 3];
@@ -50,7 +50,7 @@ fn loaded(command: libc::c_long) -> Result<BTreeSet<u32>> {
     }
 }
 
-fn all_loaded() -> Result<Vec<BTreeSet<u32>>> {
+pub(crate) fn all_loaded() -> Result<Vec<BTreeSet<u32>>> {
     KINDS
         .iter()
         .map(|(_, command, _)| loaded(*command))
@@ -58,7 +58,7 @@ fn all_loaded() -> Result<Vec<BTreeSet<u32>>> {
 }
 
 /// The objects that a process holds descriptors of.
-fn held(pid: u32) -> Result<Vec<BTreeSet<u32>>> {
+pub(crate) fn held(pid: u32) -> Result<Vec<BTreeSet<u32>>> {
     let mut held = vec![BTreeSet::new(); KINDS.len()];
     let directory = format!("/proc/{pid}/fdinfo");
     for entry in std::fs::read_dir(&directory).with_context(|| directory.clone())? {
@@ -94,7 +94,7 @@ fn watching() -> Result<(Observer, Vec<BTreeSet<u32>>)> {
 }
 
 /// Waits until none of these is left.
-fn gone(held: &[BTreeSet<u32>]) -> Result<()> {
+pub(crate) fn gone(held: &[BTreeSet<u32>]) -> Result<()> {
     for ((kind, command, _), held) in KINDS.iter().zip(held) {
         let mut left = BTreeSet::new();
         wait_until("the end of what watch held", GRACE, || {

@@ -26,6 +26,7 @@ mod native_exit;
 mod native_growth;
 mod native_guard;
 mod native_loss;
+mod native_profile;
 mod native_release;
 mod native_replay;
 mod native_rollback;
@@ -34,6 +35,7 @@ mod native_schema;
 mod native_smoke;
 mod native_snapshot;
 mod outside;
+mod profiling;
 mod protocol;
 mod runner;
 mod swap;
@@ -60,6 +62,7 @@ mod vm_live;
 mod vm_loss;
 mod vm_oom;
 mod vm_pageout;
+mod vm_profile;
 mod vm_protect;
 mod vm_reclaim;
 mod vm_rollback;
@@ -98,6 +101,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_enforce::trials());
     trials.extend(native_release::trials());
     trials.extend(native_daemon::trials());
+    trials.extend(native_profile::trials());
     trials
 }
 
@@ -136,6 +140,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_compare::trials());
     trials.extend(vm_live::trials());
     trials.extend(vm_container::trials());
+    trials.extend(vm_profile::trials());
     trials
 }
 

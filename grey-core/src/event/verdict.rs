@@ -51,8 +51,28 @@ pub struct Verdict {
     pub trim_bytes: Option<u64>,
     /// Figures that a person can check.
     pub evidence: Evidence,
+    /// Whose stacks kept most of the memory that came in while it was suspect, the most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<GrowingStack>,
     /// What to do next, one sentence.
     pub advice: String,
+}
+
+/// A way in which memory came in, with its bytes in a profile of some seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GrowingStack {
+    /// Thread group id.
+    pub pid: u32,
+    /// Command name.
+    pub comm: String,
+    /// The innermost function that belongs neither to an allocator nor to a language's runtime.
+    pub function: String,
+    /// Private anonymous memory that came in this way and was still there at the end.
+    pub kept_bytes: u64,
+    /// All that came in this way.
+    pub faulted_bytes: u64,
+    /// Names of the frames, the innermost first; `FILE+0xOFFSET [build id]` without a symbol.
+    pub frames: Vec<String>,
 }
 
 /// How sure a verdict is.

@@ -74,6 +74,10 @@ pub(crate) fn example(name: &str) -> Value {
                 "virtual_growth_bytes": 105906176, "processes": [5, 5],
                 "grower": { "pid": 812, "comm": "nginx", "bytes": 104857600 },
             },
+            "stacks": [{
+                "pid": 812, "comm": "nginx", "function": "ngx_cache_add", "kept_bytes": 41943040, "faulted_bytes": 50331648,
+                "frames": ["memset", "ngx_cache_add", "main"],
+            }],
             "advice": "capture a heap profile of nginx (812) before it reaches its limit",
         } }),
         "oom" => json!({ "oom": {

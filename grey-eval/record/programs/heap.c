@@ -142,7 +142,7 @@ static void reserve(size_t bytes)
 		free(take(256 << 10));
 }
 
-static void vector(double rate, size_t bytes, double delay)
+__attribute__((noinline)) static void vector(double rate, size_t bytes, double delay)
 {
 	map(bytes, MAP_NORESERVE);
 	pause_for(delay);

@@ -94,8 +94,27 @@ pub(crate) fn own_cgroup(host: &Host, cgroups: &CgroupFs) -> Option<String> {
 }
 
 pub(super) fn target(scene: &Scene, argument: &str, touch: Touch) -> Result<Target, Failure> {
+    let (path, paths) = named(&scene.host, &scene.cgroups, argument)?;
+    permit(scene, &path, argument, touch, &paths)?;
+    let dir = open(scene, &path)?;
+    let id = rustix::fs::fstat(&dir)
+        .map_err(|error| unreachable(&path, error))?
+        .st_ino;
+    writable(&dir, &path)?;
+    Ok(Target { path, id, dir })
+}
+
+/// The path of the one cgroup that an argument names, and those of all there are.
+///
+/// # Errors
+/// There is none, or more than one (exit 2), or no v2 tree (exit 3).
+pub(crate) fn named(
+    host: &Host,
+    cgroups: &CgroupFs,
+    argument: &str,
+) -> Result<(String, Vec<String>), Failure> {
     let told = printable(argument);
-    let mount = match (scene.cgroups.mount(), scene.cgroups.mode()) {
+    let mount = match (cgroups.mount(), cgroups.mode()) {
         (Some(mount), _) => mount.to_string_lossy(),
         (None, Mode::V1Only) => {
             return Err(Failure::unsupported(format!(
@@ -109,16 +128,10 @@ pub(super) fn target(scene: &Scene, argument: &str, touch: Touch) -> Result<Targ
         }
     };
     argument::check(argument)?;
-    argument::check_v1(&scene.host, argument)?;
-    let paths = all_paths(&scene.cgroups)?;
+    argument::check_v1(host, argument)?;
+    let paths = all_paths(cgroups)?;
     let path = argument::resolve(argument, &mount, &paths)?;
-    permit(scene, &path, argument, touch, &paths)?;
-    let dir = open(scene, &path)?;
-    let id = rustix::fs::fstat(&dir)
-        .map_err(|error| unreachable(&path, error))?
-        .st_ino;
-    writable(&dir, &path)?;
-    Ok(Target { path, id, dir })
+    Ok((path, paths))
 }
 
 /// Paths of all cgroups.

@@ -24,6 +24,7 @@ fn verdict(path: &str, state: State) -> Event {
         ttl_ci95_s: None,
         trim_bytes: None,
         evidence: Evidence::default(),
+        stacks: Vec::new(),
         advice: String::new(),
     });
     event(path, Body::Verdict { verdict })

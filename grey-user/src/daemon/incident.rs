@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use grey_core::event::{Body, Event};
+use grey_core::event::{Body, Event, GrowingStack};
 use grey_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -193,6 +193,9 @@ impl Recorder {
             "events": events,
             "processes": top(victim, TOP),
         });
+        if let Some(stacks) = self.stacks_of(victim) {
+            document["stacks"] = json!(stacks);
+        }
         let mut bytes = serde_json::to_vec_pretty(&document)?;
         if bytes.len() > MOST_BYTES {
             // Events of other cgroups first, then the series of what is only above.
@@ -217,6 +220,25 @@ impl Recorder {
         fs::write(&new, bytes)?;
         fs::rename(&new, &path)?;
         Ok(path)
+    }
+
+    /// Whose stacks grew, as the last verdict about the cgroup or one inside has it.
+    fn stacks_of(&self, victim: &str) -> Option<&[GrowingStack]> {
+        self.events
+            .iter()
+            .rev()
+            .find_map(|event| match &event.body {
+                Body::Verdict { verdict }
+                    if !verdict.stacks.is_empty()
+                        && event
+                            .cgroup
+                            .as_ref()
+                            .is_some_and(|it| related(&it.path, victim)) =>
+                {
+                    Some(verdict.stacks.as_slice())
+                }
+                _ => None,
+            })
     }
 
     fn make_room(&self) -> io::Result<()> {

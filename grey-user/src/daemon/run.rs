@@ -121,6 +121,7 @@ pub fn run(args: &DaemonArgs) -> Result<Exit, Failure> {
     }
     daemon.ask_host();
     daemon.report_free();
+    observer.profile_suspects(daemon.config.profile.time());
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -190,6 +191,10 @@ impl Daemon<'_> {
             }
             None => None,
         };
+        let profiles = match observer.bell() {
+            Some(bell) => Some(waitable(bell).map_err(wait)?),
+            None => None,
+        };
         let (_socket, mut questions) = match Socket::listen(&self.scene.state_dir) {
             Ok((socket, questions)) => (Some(socket), Some(questions)),
             Err(error) => {
@@ -213,12 +218,16 @@ impl Daemon<'_> {
             tokio::select! {
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
-                _ = hangup.recv() => self.reload(),
+                _ = hangup.recv() => {
+                    self.reload();
+                    observer.profile_suspects(self.config.profile.time());
+                }
                 () = sleep_until(end) => break,
                 () = due(&mut alive) => self.notify.alive(),
                 () = readable(rings.as_ref().map(|rings| &rings[0])) => observer.drain(&mut out),
                 () = readable(rings.as_ref().map(|rings| &rings[1])) => observer.drain(&mut out),
                 () = readable(notifications.as_ref()) => observer.notified(Clock::wall(), &mut out),
+                () = readable(profiles.as_ref()) => observer.profiled(&mut out),
                 Some(told) = told.recv() => self.heard(told)?,
                 Some(asked) = asked(&mut questions) => self.answer(asked),
                 _ = ticker.tick() => {
@@ -260,6 +269,7 @@ impl Daemon<'_> {
             }
         }
         observer.drain(&mut out);
+        observer.profiles_end(&mut out);
         observer.health(Clock::wall(), &mut out);
         self.take(&mut out)?;
         self.lines.flush()?;

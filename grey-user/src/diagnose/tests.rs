@@ -295,6 +295,7 @@ fn leaks_come_with_rate_time_evidence_and_advice() {
             reason: "30 floors in a row rose, 120M in 30s".to_owned(),
             ..Evidence::default()
         },
+        stacks: Vec::new(),
         advice: "take a heap profile of web (pid 7) and restart it before it is full".to_owned(),
     };
     let process = Subject {

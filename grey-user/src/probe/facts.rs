@@ -19,6 +19,7 @@ const FUNCTIONS: &[&str] = &[
     "try_to_free_mem_cgroup_pages",
     "out_of_memory",
     "__oom_kill_process",
+    "do_huge_pmd_anonymous_page",
 ];
 
 /// Tracepoints that some plan wants to hook.
@@ -125,6 +126,8 @@ impl Facts {
             oc_chosen: offset("oom_control", "chosen"),
             oc_constraint: offset("oom_control", "constraint"),
             mm_brk: offset("mm_struct", "brk"),
+            task_stack: offset("task_struct", "stack"),
+            vmf_address: offset("vm_fault", "address"),
         };
         match btf.rss_stat() {
             Ok((value, stride)) => {

@@ -17,7 +17,8 @@ use super::plan::{self, WITHIN_FAULTS};
 use crate::doctor::ProbeStatus;
 
 /// The committed kernel object.
-const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../grey-ebpf/object/grey.bpf.o");
+pub(super) const OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../grey-ebpf/object/grey.bpf.o");
 
 /// Names probes that are to fail, for tests: `oom_victim,vm_mmap=fexit`.
 pub const FAIL_VAR: &str = "GREY_EBPF_FAIL_PROBES";

@@ -7,9 +7,11 @@ mod counters;
 mod facts;
 mod load;
 mod plan;
+mod stacks;
 
 pub use btf::{Btf, BtfError, Param};
 pub use counters::Counters;
 pub use facts::Facts;
 pub use load::{FAIL_VAR, Kernel, LoadError, Settings, load, unavailable};
 pub use plan::{Probe, SYSCALL_TRACEPOINT, probes};
+pub use stacks::{StackProbe, StackRoom, StackTables, StackTarget};

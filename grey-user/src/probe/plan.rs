@@ -310,6 +310,89 @@ pub fn probes() -> Vec<Probe> {
     all
 }
 
+/// Names of the probes of `profile`.
+pub const STACK_USER: &str = "stack_user";
+/// Huge pages.
+pub const STACK_HUGE: &str = "stack_huge";
+
+/// The probes of `profile`, in the order they are attached: what belongs to a fault is there before the first one is seen.
+#[must_use]
+pub fn stack_probes() -> Vec<Probe> {
+    let only = |label, program, hook| {
+        vec![Way {
+            label,
+            programs: vec![(program, hook)],
+            cost: None,
+        }]
+    };
+    let fault = |event| Hook::Btf(event, &[Shape::Int, Shape::Any, Shape::Int]);
+    vec![
+        Probe {
+            name: STACK_HUGE,
+            family: "stack",
+            hook: "do_huge_pmd_anonymous_page",
+            lost: "huge pages that were freed again; those that are left are found by their page frames",
+            ways: only(
+                "fexit",
+                STACK_HUGE,
+                Hook::Fexit("do_huge_pmd_anonymous_page"),
+            ),
+        },
+        Probe {
+            name: "stack_mremap",
+            family: "stack",
+            hook: "__x64_sys_mremap",
+            lost: "who brought in what mremap moved, as realloc does with large blocks: it counts as gone",
+            ways: vec![
+                Way {
+                    label: "fexit",
+                    programs: vec![("stack_mremap", Hook::Fexit("__x64_sys_mremap"))],
+                    cost: None,
+                },
+                Way {
+                    label: "kprobe",
+                    programs: vec![
+                        ("stack_mremap_kprobe", Hook::Kprobe("__x64_sys_mremap")),
+                        (
+                            "stack_mremap_kretprobe",
+                            Hook::Kretprobe("__x64_sys_mremap"),
+                        ),
+                    ],
+                    cost: None,
+                },
+                Way {
+                    label: SYSCALL_TRACEPOINT,
+                    programs: vec![
+                        (
+                            "stack_mremap_enter",
+                            Hook::Record("syscalls", "sys_enter_mremap"),
+                        ),
+                        (
+                            "stack_mremap_exit",
+                            Hook::Record("syscalls", "sys_exit_mremap"),
+                        ),
+                    ],
+                    cost: Some(SYSCALL_COST),
+                },
+            ],
+        },
+        Probe {
+            name: STACK_USER,
+            family: "stack",
+            hook: "page_fault_user",
+            lost: "stacks of page faults",
+            ways: only("BTF tracepoint", STACK_USER, fault("page_fault_user")),
+        },
+        Probe {
+            name: "stack_kernel",
+            family: "stack",
+            hook: "page_fault_kernel",
+            lost: "stacks of page faults in kernel mode, as of read() into fresh memory",
+            ways: only("BTF tracepoint", "stack_kernel", fault("page_fault_kernel")),
+        },
+    ]
+}
+
 type BtfProgram = (&'static str, &'static str, &'static [Shape]);
 type RecordProgram = (&'static str, &'static str, &'static str);
 

@@ -9,6 +9,7 @@ mod kills;
 mod processes;
 mod records;
 mod scan;
+mod suspects;
 mod verdicts;
 
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,8 @@ use crate::host::{CgroupFiles, CgroupFs, EventWatches, Host, OwnCost, ProcFs};
 use crate::probe::Kernel;
 pub use clock::Clock;
 use coverage::Coverage;
+use suspects::Suspects;
+pub(crate) use suspects::USUAL as SUSPECT_TIME;
 use verdicts::Judge;
 pub use verdicts::Kept;
 
@@ -136,6 +139,7 @@ pub struct Observer {
     /// Kernel time of a process's last growth: two threads may report one crossing.
     last_growth: HashMap<u32, u64>,
     judge: Option<Judge>,
+    suspects: Suspects,
     tick: u64,
     seq: u64,
     host_name: String,
@@ -194,6 +198,7 @@ impl Observer {
             grown: HashMap::new(),
             last_growth: HashMap::new(),
             judge: None,
+            suspects: Suspects::default(),
             tick: 0,
             seq: 0,
             host_name,
@@ -263,6 +268,7 @@ impl Observer {
             self.close_missed(out);
         }
         self.drain(out);
+        self.profiled(out);
         self.update_losses();
         self.dropped_at_tick = self.dropped();
         // What no record told of because there was no room for it is found by walking, not minutes later.

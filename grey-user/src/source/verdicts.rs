@@ -130,14 +130,22 @@ impl Observer {
         }
     }
 
-    fn tell_finding(&mut self, finding: Finding, out: &mut Vec<Notice>) {
+    fn tell_finding(&mut self, mut finding: Finding, out: &mut Vec<Notice>) {
+        self.name_grower(&finding.cgroup, &mut finding.verdict);
+        if let Some(finding) = self.suspect(finding, out) {
+            self.tell_with_stacks(finding, out);
+        }
+    }
+
+    pub(super) fn tell_with_stacks(&mut self, finding: Finding, out: &mut Vec<Notice>) {
+        let stacks = self.stacks_of(&finding);
         let Finding {
             ts,
             cgroup,
             mut verdict,
         } = finding;
-        self.name_grower(&cgroup, &mut verdict);
         self.ask_agents(&cgroup, &mut verdict);
+        verdict.stacks = stacks;
         let state = verdict.state;
         let verdict = Box::new(verdict);
         let event = self.line(Body::Verdict { verdict }, ts, Some(cgroup));
@@ -308,6 +316,7 @@ fn over(verdict: Verdict, what: &str) -> Verdict {
             reason: format!("{what} while nobody watched"),
             ..Evidence::default()
         },
+        stacks: Vec::new(),
         advice: String::new(),
         ..verdict
     }

@@ -48,7 +48,7 @@ pub(crate) fn kernel_side(
 }
 
 /// Reading the kernel's BTF takes tens of megabytes for a moment; glibc would keep them.
-fn give_back() {
+pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: only gives free heap pages back to the kernel.
     unsafe {

@@ -19,9 +19,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::alert::{self, AlertArgs, Alerts};
-use crate::cli::{self, Exit, Failure, WatchArgs, WatchCommand};
+use crate::cli::{self, Exit, Failure, Switch, WatchArgs, WatchCommand};
 use crate::host::{self, psi};
-use crate::source::{Clock, Notice, Observer};
+use crate::source::{Clock, Notice, Observer, SUSPECT_TIME};
 use crate::ui::Outcome;
 use keep::Keeper;
 use view::View;
@@ -79,6 +79,9 @@ fn show(
             None
         }
     };
+    if args.stacks == Switch::On {
+        observer.profile_suspects(Some(SUSPECT_TIME));
+    }
     // It has a thread, so it comes after the observer, which may need a mount namespace of its own.
     if let Some(alerts) = alert.map(alerts).transpose()? {
         view.run_at_alerts(alerts);
@@ -138,6 +141,10 @@ async fn watch(
         Some(watches) => Some(waitable(watches.as_fd()).map_err(wait)?),
         None => None,
     };
+    let profiles = match observer.bell() {
+        Some(bell) => Some(waitable(bell).map_err(wait)?),
+        None => None,
+    };
     observer.health(Clock::wall(), &mut out);
     if !view.show(&mut out)? || args.once {
         view.tick(true)?;
@@ -159,6 +166,7 @@ async fn watch(
             () = readable(rings.as_ref().map(|rings| &rings[0])) => observer.drain(&mut out),
             () = readable(rings.as_ref().map(|rings| &rings[1])) => observer.drain(&mut out),
             () = readable(notifications.as_ref()) => observer.notified(Clock::wall(), &mut out),
+            () = readable(profiles.as_ref()) => observer.profiled(&mut out),
             fired = pressure(&mut pressures) => if let Some((path, pressure)) = fired {
                 observer.pressure(&path, pressure, Clock::wall(), &mut out);
             },
@@ -190,6 +198,7 @@ async fn watch(
         }
     }
     observer.drain(&mut out);
+    observer.profiles_end(&mut out);
     observer.health(Clock::wall(), &mut out);
     view.show(&mut out)?;
     view.finish()

@@ -84,6 +84,24 @@ impl Mapping {
         }
     }
 
+    /// Lets the kernel write all of it, by read(2) from /dev/zero.
+    pub(crate) fn fill_by_kernel(&self) -> Result<()> {
+        let zeros = rustix::fs::open(
+            "/dev/zero",
+            rustix::fs::OFlags::RDONLY,
+            rustix::fs::Mode::empty(),
+        )?;
+        let start = self.start.as_ptr().cast::<u8>();
+        let mut done = 0;
+        while done < self.length {
+            // SAFETY: the rest of this mapping, which is writable and which only we know of.
+            let rest =
+                unsafe { std::slice::from_raw_parts_mut(start.add(done), self.length - done) };
+            done += rustix::io::read(&zeros, rest)?;
+        }
+        Ok(())
+    }
+
     /// Where it is and how long.
     pub(super) fn bounds(&self) -> (*mut c_void, usize) {
         (self.start.as_ptr(), self.length)

@@ -25,6 +25,13 @@ pub(crate) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
         "map" => state.push(Mapping::new(number(word()?)?)?),
         "touch-last" => state.last().map(|mapping| mapping.touch()),
         "read-last" => state.last().map(|mapping| mapping.read()),
+        // The kernel writes them: `read-into PAGES`, and the last mapping again.
+        "read-into" => {
+            let mapping = Mapping::new(pages(word()?)?)?;
+            mapping.fill_by_kernel()?;
+            state.push(mapping)
+        }
+        "read-into-last" => state.last()?.fill_by_kernel(),
         "unmap" => state.pop()?.unmap(),
         "remap" => state.last()?.resize(number(word()?)?),
         "dontneed" => state.last()?.advise(Advice::LinuxDontNeed),

@@ -72,11 +72,18 @@ pub(super) fn build(root: &Path, cache: &Path) -> Extras {
     extras
 }
 
-/// Static, with the C library of this machine and its real allocator.
+/// Static, with the C library of this machine and its real allocator; with what a profile needs to name its functions.
 fn compile_c(source: &Path, out: &Path) -> Result<PathBuf> {
     let target = out.join(source.file_stem().context("no name")?);
     let mut command = Command::new("cc");
-    command.args(["-O1", "-static", "-pthread", "-Wall", "-Werror", "-o"]);
+    command.args([
+        "-O1",
+        "-g",
+        "-fno-omit-frame-pointer",
+        "-static",
+        "-pthread",
+    ]);
+    command.args(["-Wall", "-Werror", "-o"]);
     make(command.arg(&target).arg(source), source, &target)
 }
 

@@ -35,6 +35,7 @@ impl Node {
                 level_bytes: self.virt.map(|virt| virt as u64),
                 ..Evidence::default()
             },
+            stacks: Vec::new(),
             advice: words::advice(Memory::Virtual, state, Cause::Reservation, "it", None),
         };
         Some(Finding {
@@ -138,6 +139,7 @@ impl Node {
             // There is no process in here that could be asked.
             trim_bytes: None,
             evidence,
+            stacks: Vec::new(),
             advice: words::advice(memory, change.state, change.cause, &self.who(), ttl_s),
         }
     }
@@ -181,6 +183,7 @@ impl Node {
                         reason: why.to_owned(),
                         ..Evidence::default()
                     },
+                    stacks: Vec::new(),
                     advice: words::advice(series.memory, state, active.cause, &self.who(), None),
                 },
             });

@@ -22,6 +22,7 @@ fn judged(state: State, cause: Cause) -> Verdict {
             reason: "grew 104M in 26 s.".into(),
             ..Evidence::default()
         },
+        stacks: Vec::new(),
         advice: "Look at its heap.".into(),
     }
 }

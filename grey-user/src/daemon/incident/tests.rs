@@ -99,3 +99,31 @@ fn documents_are_bounded_in_number_and_size() {
     assert_eq!(recorder.series.len(), MOST_SERIES);
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn an_incident_has_the_stacks_of_the_last_verdict_about_its_cgroup() {
+    let dir = std::env::temp_dir().join(format!("grey-incident-stacks-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    let mut recorder = Recorder::new(&dir);
+    for (path, function) in [("/a/b", "leak"), ("/other", "another")] {
+        let verdict = event(json!({
+            "type": "verdict", "ts": "2026-11-21T04:59:00.000Z",
+            "cgroup": { "id": 7, "path": path, "kind": "cgroup", "name": "b" },
+            "verdict": {
+                "state": "confirmed", "cause": "leak", "confidence": 0.9, "evidence": { "reason": "grew" }, "advice": "",
+                "stacks": [{
+                    "pid": 1, "comm": "b", "function": function, "kept_bytes": 2, "faulted_bytes": 3, "frames": ["memset"],
+                }],
+            },
+        }));
+        assert!(recorder.observe(&verdict, &nobody).is_none());
+    }
+    let path = recorder
+        .observe(&oom("2026-11-21T05:00:00.000Z"), &nobody)
+        .unwrap()
+        .unwrap();
+    let document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(document["stacks"].as_array().unwrap().len(), 1);
+    assert_eq!(document["stacks"][0]["function"], "leak");
+    std::fs::remove_dir_all(&dir).unwrap();
+}

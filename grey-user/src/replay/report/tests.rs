@@ -51,6 +51,7 @@ fn said(state: State, cause: Cause, reason: &str) -> Verdict {
             reason: reason.to_owned(),
             ..Evidence::default()
         },
+        stacks: Vec::new(),
         advice: String::new(),
     }
 }

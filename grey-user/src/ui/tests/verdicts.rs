@@ -38,6 +38,7 @@ fn verdict(state: State, cause: Cause, limit: Option<(u64, &str, f64)>) -> Verdi
             }),
             ..Evidence::default()
         },
+        stacks: Vec::new(),
         advice: "See whose allocations grow: grey-ebpf profile --pid 4242".into(),
     }
 }

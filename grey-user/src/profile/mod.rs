@@ -1,0 +1,473 @@
+//! `profile`: whose stacks grow. Page-fault stacks of one process or cgroup for a bounded time, with what each of them kept.
+
+mod blame;
+mod diff;
+mod document;
+mod flame;
+mod fold;
+mod maps;
+mod moves;
+mod names;
+mod pprof;
+mod resident;
+mod symbols;
+mod table;
+mod take;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use grey_core::units::format_duration_us;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::act::protect;
+use crate::cli::{self, Exit, Failure};
+use crate::host::{self, CgroupFs, Host};
+use crate::probe::{LoadError, Settings, StackRoom};
+use crate::ui::figure;
+
+pub use diff::DiffArgs;
+pub use document::{Cost, Frame, Lost, Profile, SCHEMA, Stack};
+pub(crate) use take::{Options, TICK, Taking, Target};
+
+/// Stacks in a table.
+const TOP: usize = 10;
+/// Between two drawings of the progress.
+const REDRAW: Duration = Duration::from_millis(250);
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  sudo grey-ebpf profile --pid 4711                                  30 s, then who kept most
+  sudo grey-ebpf profile --cgroup web.service --for 1m -o web.svg    a flame graph of what was kept
+  sudo grey-ebpf profile --pid 4711 --bytes faulted -o churn.svg     all that came in, freed again or not
+  sudo grey-ebpf profile --pid 4711 -o web.pb.gz                     for `go tool pprof`
+  sudo grey-ebpf profile --pid 4711 --json | jq '.stacks[0].function'
+  grey-ebpf profile diff before.json after.json -o diff.svg
+
+A stack is blamed for the pages it touched first and that are still there at the end: what was reserved and never
+touched counts nothing, what was freed counts as faulted and not as kept. Stacks are walked by frame pointers: build with
+-fno-omit-frame-pointer (C, C++) or -C force-frame-pointers=yes (Rust), run `python3 -X perf` (3.12 and newer),
+`node --perf-basic-prof`, or java with an agent that writes /tmp/perf-PID.map. docs/profile.md has more.";
+
+/// Arguments of `profile`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct ProfileArgs {
+    /// Something else than taking one.
+    #[command(subcommand)]
+    pub command: Option<ProfileCommand>,
+    /// How to take it.
+    #[command(flatten)]
+    pub take: TakeArgs,
+}
+
+/// What else there is.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ProfileCommand {
+    /// What one profile has more than another
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(DiffArgs),
+}
+
+/// How to take a profile.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TakeArgs {
+    /// One cgroup and all below it: path, unit or container name
+    #[arg(
+        long,
+        value_name = "CGROUP",
+        conflicts_with = "pid",
+        required_unless_present = "pid"
+    )]
+    pub cgroup: Option<String>,
+    /// One process
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pid: Option<u32>,
+    /// How long; Ctrl-C ends it sooner
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = time)]
+    pub time: Duration,
+    /// Where to; its ending says what: .svg, .folded, .pb.gz (pprof), .json
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What to write, whatever the file's name; without -o on stdout
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// Which bytes a flame graph and folded stacks show
+    #[arg(long, value_enum, default_value_t = Value::Kept)]
+    pub bytes: Value,
+    /// Time that may be spent taking stacks, of one CPU: fewer pages are followed where it would be more
+    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = budget)]
+    pub overhead: f64,
+    /// Stacks in the table
+    #[arg(long, value_name = "N", default_value_t = TOP)]
+    pub top: usize,
+}
+
+/// What to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// An interactive flame graph
+    Svg,
+    /// One line a stack, for flame graph tools
+    Folded,
+    /// For `go tool pprof` and its like
+    Pprof,
+    /// All that is known
+    Json,
+}
+
+impl Format {
+    /// As asked for, else by the file's ending; `None` where neither says.
+    fn chosen(asked: Option<Format>, path: Option<&Path>) -> Result<Option<Format>, Failure> {
+        let (None, Some(path)) = (asked, path) else {
+            return Ok(asked);
+        };
+        let name = path.to_string_lossy();
+        let found = [
+            (".svg", Format::Svg),
+            (".folded", Format::Folded),
+            (".pb.gz", Format::Pprof),
+            (".pprof", Format::Pprof),
+            (".json", Format::Json),
+        ]
+        .into_iter()
+        .find(|(ending, _)| name.ends_with(ending));
+        match found {
+            Some((_, format)) => Ok(Some(format)),
+            None => Err(Failure::usage(format!(
+                "-o {}: the ending does not say what to write; end it in .svg, .folded, .pb.gz or .json, or add --format",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// Which bytes of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Value {
+    /// Still there at the end
+    Kept,
+    /// All that came in
+    Faulted,
+}
+
+impl Value {
+    fn of(self, stack: &Stack) -> u64 {
+        match self {
+            Value::Kept => stack.kept_bytes,
+            Value::Faulted => stack.faulted_bytes,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Value::Kept => "kept",
+            Value::Faulted => "faulted",
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = cli::duration(text)?;
+    if time < Duration::from_millis(100) || time > Duration::from_secs(24 * 3600) {
+        return Err("a profile lasts between 100ms and 24h".to_owned());
+    }
+    Ok(time)
+}
+
+fn budget(text: &str) -> Result<f64, String> {
+    let percent: f64 = text
+        .trim_end_matches('%')
+        .trim()
+        .parse()
+        .map_err(|_| "a share of one CPU, such as 2%".to_owned())?;
+    if (0.01..=100.0).contains(&percent) {
+        Ok(percent / 100.0)
+    } else {
+        Err("a share between 0.01% and 100%".to_owned())
+    }
+}
+
+/// Runs `profile`.
+///
+/// # Errors
+/// Bad usage (2), the kernel or the privileges are not enough (3), a file cannot be written (1).
+pub fn run(args: &ProfileArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        Some(ProfileCommand::Diff(args)) => diff::run(args),
+        None => take(&args.take),
+    }
+}
+
+fn take(args: &TakeArgs) -> Result<Exit, Failure> {
+    let asked = if args.json {
+        Some(Format::Json)
+    } else {
+        args.format
+    };
+    let format = Format::chosen(asked, args.output.as_deref())?;
+    let host = Host::live();
+    let fs = CgroupFs::discover(&host);
+    let target = target(args, &host, &fs)?;
+    let profile = observe(args, host, fs, target)?;
+    let terminal = io::stdout().is_terminal();
+    match (format, &args.output) {
+        (Some(format), Some(path)) => {
+            write(path, &form(&profile, format, args)?)?;
+            show(&profile, args, terminal)
+        }
+        (Some(format), None) => {
+            write(Path::new("-"), &form(&profile, format, args)?).map(|()| Exit::Done)
+        }
+        // A pipe gets what programs read.
+        (None, _) if !terminal => {
+            write(Path::new("-"), &form(&profile, Format::Json, args)?).map(|()| Exit::Done)
+        }
+        (None, _) => show(&profile, args, terminal),
+    }
+}
+
+fn show(profile: &Profile, args: &TakeArgs, terminal: bool) -> Result<Exit, Failure> {
+    let width = terminal
+        .then(|| crossterm::terminal::size().ok())
+        .flatten()
+        .map(|(width, _)| usize::from(width).max(40));
+    cli::print(&table::text(profile, args.top, width))
+}
+
+/// Whom the arguments name.
+fn target(args: &TakeArgs, host: &Host, fs: &CgroupFs) -> Result<Target, Failure> {
+    match (args.pid, &args.cgroup) {
+        (Some(pid), _) if !host.has(format!("/proc/{pid}")) => Err(Failure::usage(format!(
+            "--pid {pid}: there is no such process"
+        ))),
+        (Some(pid), _) => Ok(Target::Process(pid)),
+        (None, Some(name)) => Ok(Target::Cgroup(protect::named(host, fs, name)?.0)),
+        (None, None) => Err(Failure::usage("name a --cgroup or a --pid")),
+    }
+}
+
+/// Room for a profile by hand: 17 MB of stacks, 2 MB of counts, 8 MB of pages.
+const ROOM: StackRoom = StackRoom {
+    stacks: 16_384,
+    counts: 16_384,
+    pages: 65_536,
+};
+
+/// Takes the profile; a signal ends it early and well.
+fn observe(args: &TakeArgs, host: Host, fs: CgroupFs, target: Target) -> Result<Profile, Failure> {
+    // Before any thread; without it moves by mremap may not be seen.
+    if let Err(error) = host::mount_tracefs_privately() {
+        tracing::debug!("{error}");
+    }
+    if let Err(error) = host::raise_memlock() {
+        tracing::debug!("{error}");
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the event loop: {error}")))?
+        .block_on(follow(args, host, fs, target))
+}
+
+fn unsupported(error: LoadError) -> Failure {
+    match rustix::process::geteuid().is_root() {
+        true => Failure::unsupported(format!("{error}; see `grey-ebpf doctor`")),
+        false => Failure::unsupported(
+            "not root: stacks need CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; run it as root",
+        ),
+    }
+}
+
+async fn follow(
+    args: &TakeArgs,
+    host: Host,
+    fs: CgroupFs,
+    target: Target,
+) -> Result<Profile, Failure> {
+    let wait = |error: io::Error| Failure::failed(format!("cannot wait for events: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(wait)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(wait)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(wait)?;
+    let options = Options {
+        budget: args.overhead,
+        room: ROOM,
+        symbols_only: false,
+    };
+    let settings = Settings::default().with_fail_switch();
+    // A signal that comes from here on ends it well.
+    let mut taking = Taking::start(host, fs, target, options, &settings).map_err(unsupported)?;
+    let mut ticker = tokio::time::interval(TICK);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let end = tokio::time::sleep(args.time);
+    tokio::pin!(end);
+    let terminal = io::stderr().is_terminal();
+    let mut drawn: Option<std::time::Instant> = None;
+    loop {
+        tokio::select! {
+            () = &mut end => break,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => break,
+            _ = ticker.tick() => {
+                taking.tick();
+                if drawn.is_none_or(|at| at.elapsed() >= REDRAW) {
+                    drawn = Some(std::time::Instant::now());
+                    if !taking.lives() {
+                        break;
+                    }
+                    if terminal {
+                        draw(&taking, args.time);
+                    }
+                }
+            }
+        }
+    }
+    if terminal {
+        let _ = io::stderr().write_all(b"\r\x1b[Klooking up names");
+    }
+    let profile = taking.finish();
+    if terminal {
+        let _ = io::stderr().write_all(b"\r\x1b[K");
+    }
+    Ok(profile)
+}
+
+/// Draws the line of progress. Nobody misses one that cannot be written.
+fn draw(taking: &Taking, time: Duration) {
+    let (faults, one_in) = taking.figures();
+    let shown = |time: Duration| {
+        figure::interval(u64::try_from(time.as_millis() / 100 * 100_000).unwrap_or(u64::MAX))
+    };
+    let line = format!(
+        "\r\x1b[Kprofiling  {} of {}  {} page faults, one page in {one_in} followed  Ctrl-C ends it",
+        shown(taking.elapsed()),
+        format_duration_us(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        figure::total(Some(faults)),
+    );
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// The profile in a form.
+fn form(profile: &Profile, format: Format, args: &TakeArgs) -> Result<Vec<u8>, Failure> {
+    Ok(match format {
+        Format::Json => {
+            let mut text = serde_json::to_vec(profile)
+                .map_err(|error| Failure::failed(format!("profile: {error}")))?;
+            text.push(b'\n');
+            text
+        }
+        Format::Folded => fold::text(&fold::of_profile(profile, args.bytes)).into_bytes(),
+        Format::Pprof => {
+            pprof::encode(profile).map_err(|error| Failure::failed(format!("profile: {error}")))?
+        }
+        Format::Svg => {
+            let folded = fold::of_profile(profile, args.bytes);
+            if folded.is_empty() {
+                let hint = match args.bytes {
+                    Value::Kept if profile.faulted_bytes > 0 => {
+                        "nothing was kept, so there is nothing to draw; add --bytes faulted"
+                    }
+                    _ => {
+                        "no memory came in, so there is nothing to draw; give it more time with --for"
+                    }
+                };
+                return Err(Failure::failed(hint));
+            }
+            let text = fold::text(&folded);
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            let target = match (&profile.cgroup, profile.pid) {
+                (Some(path), _) => path.clone(),
+                (None, pid) => format!("pid {}", pid.unwrap_or(0)),
+            };
+            let subtitle = format!(
+                "{} on {}, {}",
+                format_duration_us(profile.duration_ms.saturating_mul(1000)),
+                profile.host,
+                profile.ts
+            );
+            flame::svg(
+                &format!("Memory {} by {target}", args.bytes.word()),
+                &subtitle,
+                &lines,
+            )?
+        }
+    })
+}
+
+/// Writes a file whole or not at all; `-` is stdout.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    if path.as_os_str() == "-" {
+        let mut out = io::stdout();
+        return match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(cli::stdout_failed(&error))
+            }
+            _ => Ok(()),
+        };
+    }
+    let mut new = OsString::from(path);
+    new.push(".new");
+    let result = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path));
+    result.map_err(|error| {
+        let _ = std::fs::remove_file(&new);
+        Failure::failed(format!(
+            "-o {}: {error}; make room there or write somewhere else",
+            path.display()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_ending_of_a_file_says_what_to_write() {
+        for (name, format) in [
+            ("a.svg", Format::Svg),
+            ("a.folded", Format::Folded),
+            ("a.pb.gz", Format::Pprof),
+            ("a.json", Format::Json),
+        ] {
+            assert_eq!(
+                Format::chosen(None, Some(Path::new(name))).ok(),
+                Some(Some(format))
+            );
+        }
+        let error = Format::chosen(None, Some(Path::new("a.txt"))).unwrap_err();
+        assert!(error.message.contains(".svg"), "{}", error.message);
+    }
+
+    #[test]
+    fn one_target_is_named_and_no_more() {
+        let takes = |args: &[&str]| {
+            let all = [&["grey-ebpf", "profile"], args].concat();
+            Cli::try_parse_from(all).is_ok()
+        };
+        assert!(takes(&["--pid", "1"]));
+        assert!(takes(&[
+            "--cgroup",
+            "web.service",
+            "--for",
+            "10s",
+            "-o",
+            "a.svg"
+        ]));
+        assert!(takes(&["diff", "a.json", "b.json"]));
+        assert!(!takes(&[]));
+        assert!(!takes(&["--pid", "1", "--cgroup", "web.service"]));
+        assert!(!takes(&["--pid", "0"]));
+        assert!(!takes(&["--pid", "1", "--for", "0s"]));
+        assert!(!takes(&["--pid", "1", "--overhead", "0"]));
+        assert!(!takes(&["--pid", "1", "--overhead", "NaN"]));
+    }
+}
