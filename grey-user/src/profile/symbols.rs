@@ -57,9 +57,11 @@ impl<'h> Symbols<'h> {
         addresses: &[u64],
     ) -> HashMap<u64, Resolved> {
         let mut resolved = if alive {
+            let perf_map = perf_map_is_plain(self.host, pid);
             let source = |debug_syms| {
                 let mut process = Process::new(Pid::from(pid));
                 process.debug_syms = debug_syms;
+                process.perf_map = perf_map;
                 Source::Process(process)
             };
             self.ask(source, addresses, Input::AbsAddr)
@@ -121,10 +123,11 @@ impl<'h> Symbols<'h> {
     pub(super) fn kernel(&self, addresses: &[u64]) -> HashMap<u64, Resolved> {
         // /proc/kallsyms has all that is needed; reading a vmlinux with its DWARF would take seconds.
         let source = |_| {
-            let mut kernel = Kernel::default();
-            kernel.vmlinux = MaybeDefault::None;
-            kernel.debug_syms = false;
-            Source::Kernel(kernel)
+            Source::Kernel(Kernel {
+                vmlinux: MaybeDefault::None,
+                debug_syms: false,
+                ..Kernel::default()
+            })
         };
         let found = self.ask(source, addresses, Input::AbsAddr);
         let mut resolved = HashMap::new();
@@ -207,6 +210,20 @@ impl<'h> Symbols<'h> {
             ..Frame::default()
         }
     }
+}
+
+/// Whether the process's perf map can be read: anybody may put a pipe there that never ends, or fill a disk with it.
+fn perf_map_is_plain(host: &Host, pid: u32) -> bool {
+    const MOST: u64 = 256 << 20;
+    let status = host.text(format!("/proc/{pid}/status")).unwrap_or_default();
+    let own = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last());
+    let name = format!("tmp/perf-{}.map", own.unwrap_or_default());
+    [format!("/proc/{pid}/root/{name}"), format!("/{name}")]
+        .iter()
+        .filter_map(|path| std::fs::metadata(host.path(path)).ok())
+        .all(|found| found.is_file() && found.len() <= MOST)
 }
 
 fn resolved(found: &Symbolized<'_>, address: u64) -> Option<Resolved> {
