@@ -91,6 +91,12 @@ impl StackProbe {
         room: StackRoom,
         settings: &Settings,
     ) -> Result<StackProbe, LoadError> {
+        // A vector that grows moves its pages: without them its memory would be nobody's. It is paid for as long as a
+        // profile takes.
+        let settings = &Settings {
+            syscall_tracepoints: true,
+            ..settings.clone()
+        };
         let vmlinux = if facts.btf_error.is_none() {
             Btf::from_sys_fs().ok()
         } else {
