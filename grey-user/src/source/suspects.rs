@@ -22,6 +22,8 @@ use crate::watch::machine::give_back;
 pub(crate) const USUAL: Duration = Duration::from_secs(10);
 /// How long a verdict may wait for a profile that is being ended for it.
 const HOLD: Duration = Duration::from_secs(2);
+/// What grows and will be at its limit within this is as good as suspect, seconds.
+const SOON_FULL_S: f64 = 600.0;
 /// Before the same cgroup is profiled again.
 const AGAIN: Duration = Duration::from_secs(600);
 /// Suspects that wait for their turn, and profiles that are kept.
@@ -228,6 +230,10 @@ impl Observer {
             State::Normal | State::Recovered => {
                 self.suspects.waiting.retain(|waits| waits != path);
                 self.suspects.done.remove(path);
+            }
+            // What is at its limit in minutes is confirmed without having been suspect.
+            State::Growing if finding.verdict.ttl_s.is_some_and(|ttl| ttl <= SOON_FULL_S) => {
+                self.suspects.begin(path);
             }
             State::Growing => {}
         }
