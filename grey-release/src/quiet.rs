@@ -4,11 +4,12 @@
 //! set, and the first `pthread_create` clears it for good. That costs such a program more than a sleeping thread may. Our
 //! thread sleeps in a system call and touches nothing of theirs, so that what was set is set again after its creation.
 //!
-//! malloc reads this very variable (glibc 2.36: malloc compares the byte at `__libc_single_threaded` and goes without
-//! the arena's lock; `SINGLE_THREAD_P` of sysdeps/unix/sysv/linux/single-thread.h). To trim beside it would corrupt the
-//! heap. So before anything of the allocator is called, the variable is cleared for good, and then it is waited for proof
-//! that the program's one thread is not inside malloc still believing to be alone: see [`crate::rest`]. Without proof
-//! nothing is done. A program that makes a thread of its own clears the variable itself, outside malloc, which is proof.
+//! malloc and mutexes read this very variable (glibc 2.36: malloc compares the byte at `__libc_single_threaded` and goes
+//! without the arena's lock, pthread_mutex_lock without an atomic; `SINGLE_THREAD_P` of
+//! sysdeps/unix/sysv/linux/single-thread.h). To trim beside it would corrupt the heap. So before anything of the allocator is
+//! called, the variable is cleared for good, and then it is waited for proof that the program's one thread is not inside
+//! malloc still believing to be alone: see [`crate::rest`]. Without proof nothing is done. A program that makes a thread of
+//! its own clears the variable itself, outside malloc, which is proof.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 
@@ -96,8 +97,7 @@ pub(crate) fn outside() {
     let _ = STATE.compare_exchange(UNPROVEN, LOUD, Ordering::SeqCst, Ordering::SeqCst);
 }
 
-/// From now on every thread takes all locks; called by a thread of the program, which says whether it is outside the
-/// allocator for certain.
+/// From now on every thread takes all locks. `outside`: the program's one thread says that it is outside the allocator.
 pub(crate) fn make_loud(outside: bool) {
     if is_quiet()
         && let Some(single) = symbols::single_threaded()

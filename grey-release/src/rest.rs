@@ -97,6 +97,8 @@ pub(crate) fn no_handler_here() -> bool {
 /// Whether no signal handler has its frame above this stack pointer. A handler returns to the restorer that the kernel was
 /// told of with it, or to the vdso; a stack without a word of either has no handler on it. What lies there from before can
 /// only make this say no.
+// Not inlined: what it finds out lies on its own stack, which must not be part of what it looks through.
+#[inline(never)]
 fn no_handler_above(stack: usize) -> bool {
     let Some(end) = symbols::stack_end().map(|end| end.load(Ordering::Relaxed)) else {
         return false;

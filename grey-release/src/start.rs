@@ -6,7 +6,7 @@
 //! program that is started then has an agent of its own.
 
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use linux_raw_sys::{general, prctl};
 
@@ -27,6 +27,10 @@ const END_WITHIN_NS: u64 = 1_000_000_000;
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// At a fork: whether the thread that forks is the program's only one.
 static ALONE: AtomicBool = AtomicBool::new(false);
+
+/// What the environment says of acting by itself, for our thread; 0 for nothing.
+static THRESHOLD: AtomicU64 = AtomicU64::new(0);
+static INTERVAL_MS: AtomicU64 = AtomicU64::new(0);
 
 /// As glibc's `pthread_attr_t` (56 bytes on x86-64, 64 on aarch64), and larger.
 #[repr(C, align(16))]
@@ -61,8 +65,12 @@ pub(crate) fn present() -> bool {
 
 /// Starts our thread from a thread of the program.
 pub(crate) fn launch() {
+    // Looked up here: our own thread would read the environment while the program may change it.
+    let own = settings::own_accord();
+    THRESHOLD.store(own.map_or(0, |own| own.threshold), Ordering::SeqCst);
+    INTERVAL_MS.store(own.map_or(0, |own| own.interval_ms), Ordering::SeqCst);
     // What it acts on by itself it would have to wake the allocator for again and again: then it is loud from the start.
-    let quietly = settings::own_accord().is_none();
+    let quietly = own.is_none();
     // Before it can answer.
     PROCESS.store(sys::pid(), Ordering::SeqCst);
     let created = quiet::around(quietly, || create(Some(STACK)) || create(None));
@@ -126,7 +134,11 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     ];
     // SAFETY: names this thread; the process keeps its own name.
     let _ = unsafe { sys::call(general::__NR_prctl, args) };
-    listen::serve(settings::own_accord().map(|it: OwnAccord| Watch::new(it)));
+    let own = OwnAccord {
+        threshold: THRESHOLD.load(Ordering::SeqCst),
+        interval_ms: INTERVAL_MS.load(Ordering::SeqCst),
+    };
+    listen::serve((own.threshold > 0).then(|| Watch::new(own)));
     quiet::before_end();
     PROCESS.store(0, Ordering::SeqCst);
     core::ptr::null_mut()

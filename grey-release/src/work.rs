@@ -66,10 +66,12 @@ pub(crate) fn stat(wait_ms: u64) -> Answer {
     let mut answer = Answer::new();
     let rss = resident();
     let allocator = allocator::of_the_program();
-    let figures = if wait_ms == 0 && quiet::is_quiet() {
-        None
-    } else {
-        with_allocator(until(begin, wait_ms), || allocator.map(allocator::figures))
+    let figures = match allocator {
+        None => Some(None),
+        Some(_) if wait_ms == 0 && quiet::is_quiet() => None,
+        Some(allocator) => with_allocator(until(begin, wait_ms), || {
+            Some(allocator::figures(allocator))
+        }),
     };
     head(&mut answer, figures.is_some(), allocator);
     tell(&mut answer, figures.flatten());
@@ -91,19 +93,22 @@ pub(crate) fn trim(with_collector: bool, wait_ms: u64) -> Answer {
     let before = resident();
     let mut answer = Answer::new();
     let collected = (with_collector && collector::is_there()).then(|| {
+        // The interpreter's locks are as real as the allocator's from here on; where it answers is outside both.
+        quiet::make_loud(false);
         let collected = collector::run(until(begin, wait_ms));
         (collected, resident())
     });
     let allocator = allocator::of_the_program();
     // The collector has had its time; the allocator has its own.
     let until = until(sys::now_ns(), wait_ms);
-    let figures = with_allocator(until, || {
-        let figures = allocator.map(allocator::figures);
-        if let Some(allocator) = allocator {
+    let figures = match allocator {
+        None => Some(None),
+        Some(allocator) => with_allocator(until, || {
+            let figures = allocator::figures(allocator);
             allocator::trim(allocator);
-        }
-        figures
-    });
+            Some(figures)
+        }),
+    };
     head(&mut answer, figures.is_some(), allocator);
     tell(&mut answer, figures.flatten());
     match collected {

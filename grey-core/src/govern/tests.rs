@@ -1,7 +1,10 @@
 use super::settings::{Idle, Override};
 use super::*;
 use crate::act::protection::Pattern;
-use crate::event::{Body, Cgroup, Cpu, Event, Mem, Psi, Reclaim, SCHEMA, Sample};
+use crate::event::{
+    Body, Cause, Cgroup, Cpu, Event, Evidence, Mem, Memory, Psi, Reclaim, SCHEMA, Sample, State,
+    Verdict,
+};
 
 const SECOND: i64 = 1_000_000;
 const MIB: u64 = 1 << 20;
@@ -114,6 +117,79 @@ fn what_was_not_done_leaves_no_trace_but_its_budget() {
     // At its next turn, the same step.
     assert_eq!((second - then, again.bytes), (6, first.bytes));
     assert_eq!(governor.model().outcomes, 0);
+}
+
+/// `/a` keeps freed memory, of which a release agent would give this much back.
+fn retention(second: i64, trim_bytes: Option<u64>) -> Event {
+    let verdict = Verdict {
+        state: State::Suspect,
+        cause: Cause::Retention,
+        memory: Memory::Anon,
+        process: None,
+        rate_bps: None,
+        rate_ci95: None,
+        confidence: 0.8,
+        growth_bytes: None,
+        since: None,
+        limit_bytes: None,
+        limit_cgroup: None,
+        ttl_s: None,
+        ttl_ci95_s: None,
+        trim_bytes,
+        evidence: Evidence::default(),
+        advice: String::new(),
+    };
+    Event {
+        body: Body::Verdict {
+            verdict: Box::new(verdict),
+        },
+        ..sample("/a", "service", second, 0)
+    }
+}
+
+#[test]
+fn release_agents_are_asked_once_a_verdict_and_then_it_is_gone_on() {
+    for trim_bytes in [Some(64 * MIB), None] {
+        let mut governor = Governor::new(
+            Settings {
+                policy: PolicyKind::Dynamic,
+                ..Settings::default()
+            },
+            learn::Model::default(),
+        );
+        let short = |second| {
+            let mut event = sample("/", "root", second, 0);
+            if let Body::Sample(sample) = &mut event.body {
+                sample.mem.total = Some(4096 * MIB);
+                sample.mem.available = Some(64 * MIB);
+                sample.mem.swap_free = Some(1024 * MIB);
+            }
+            event
+        };
+        let mut rungs = Vec::new();
+        governor.observe(&sample("/a", "service", 1, 0));
+        governor.observe(&retention(1, trim_bytes));
+        for second in 2..200 {
+            governor.observe(&short(second));
+            governor.observe(&sample("/a", "service", second, 0));
+            for decision in governor.decide(Timestamp(second * SECOND), &|_| None) {
+                rungs.push((decision.rung, decision.bytes));
+                // There is no agent, or none that answers.
+                governor.not_done(decision.number);
+            }
+        }
+        let trims: Vec<u64> = rungs
+            .iter()
+            .filter(|(rung, _)| *rung == Rung::Trim)
+            .map(|(_, bytes)| *bytes)
+            .collect();
+        assert_eq!(trims, trim_bytes.into_iter().collect::<Vec<_>>());
+        assert_eq!(
+            rungs.first().map(|(rung, _)| *rung == Rung::Trim),
+            Some(trim_bytes.is_some())
+        );
+        assert!(rungs.len() > 2, "{rungs:?}");
+    }
 }
 
 fn outcome(decision: &Decision) -> Outcome {

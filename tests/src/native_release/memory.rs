@@ -8,7 +8,7 @@ use grey_user::host::Host;
 use serde_json::Value;
 
 use crate::enforcing::Desk;
-use crate::harness::{Outcome, Trial};
+use crate::harness::{Outcome, TempCgroup, Trial};
 
 use super::guest::{Bench, Guest, absent};
 
@@ -29,6 +29,10 @@ pub(super) fn trials() -> Vec<Trial> {
             without,
         ),
         Trial::new("native_release_it_trims_of_its_own_accord", own_accord),
+        Trial::new(
+            "native_release_a_cgroup_is_trimmed_and_who_has_no_agent_is_named",
+            cgroup,
+        ),
         Trial::new(
             "native_release_an_observer_leaves_the_program_as_it_is",
             observed,
@@ -200,6 +204,56 @@ fn without() -> Result<Outcome> {
         told.code() == Some(3) && told.stderr.contains("no agent listens"),
         "{told:?}"
     );
+    Ok(Outcome::Passed)
+}
+
+fn cgroup() -> Result<Outcome> {
+    if !rustix::process::geteuid().is_root() {
+        return Outcome::skipped("only root can make a cgroup");
+    }
+    let bench = Bench::new("release-cgroup")?;
+    let (Some(first), Some(second), Some(plain)) = (
+        bench.c("fragment", &["60"])?,
+        bench.c("fragment", &["60"])?,
+        bench.c("lives", &["rests"])?,
+    ) else {
+        return absent("cc");
+    };
+    let desk = Desk::new("release-cgroup-desk", "")?;
+    let cgroup = TempCgroup::new("release")?;
+    let (first, second) = (Guest::start(first)?, Guest::start(second)?);
+    let mut plain = Guest::begin(plain, &[])?;
+    plain.ready()?;
+    for guest in [&first, &second, &plain] {
+        let procs = cgroup.directory().join("cgroup.procs");
+        std::fs::write(procs, guest.pid().to_string())?;
+    }
+    let planned = desk.enforce(&["trim", cgroup.path(), "--dry-run", "--json"])?;
+    let planned = event(&planned.stdout, "action")?;
+    ensure!(
+        planned["planned_bytes"].as_u64() > Some(100 << 20),
+        "{planned}"
+    );
+    let done = desk.enforce(&["trim", cgroup.path(), "--json"])?;
+    ensure!(done.code() == Some(0), "{done:?}");
+    let outcome = event(&done.stdout, "outcome")?;
+    let notes = outcome["notes"].to_string();
+    let left_out = format!("left out: pid {} (lives): no release agent", plain.pid());
+    for part in [
+        &left_out,
+        &format!("pid {} (fragment)", first.pid()),
+        &format!("pid {} (fragment)", second.pid()),
+    ] {
+        ensure!(notes.contains(part), "{part}: {notes}");
+    }
+    for guest in [first, second] {
+        ensure!(
+            guest.resident()? < 20 << 20,
+            "{} resident",
+            guest.resident()?
+        );
+        guest.finish_whole()?;
+    }
     Ok(Outcome::Passed)
 }
 
