@@ -136,6 +136,7 @@ fn retention(second: i64, trim_bytes: Option<u64>) -> Event {
         ttl_s: None,
         ttl_ci95_s: None,
         trim_bytes,
+        stacks: Vec::new(),
         evidence: Evidence::default(),
         advice: String::new(),
     };

@@ -21,10 +21,11 @@ const END: Duration = Duration::from_secs(20);
 /// How long an agent waits unless a test says otherwise.
 pub(super) const WAIT: Duration = Duration::from_secs(2);
 
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("buffers.py", include_str!("../../programs/buffers.py")),
     ("cycles.py", include_str!("../../programs/cycles.py")),
     ("dicts.py", include_str!("../../programs/dicts.py")),
+    ("Churn.java", include_str!("../../programs/Churn.java")),
     ("fragment.c", include_str!("../../programs/fragment.c")),
     ("lives.c", include_str!("../../programs/lives.c")),
 ];
