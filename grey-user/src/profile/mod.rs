@@ -56,6 +56,9 @@ fn take(args: &TakeArgs) -> Result<Exit, Failure> {
         args.format
     };
     let format = Format::chosen(asked, args.output.as_deref())?;
+    if let Some(path) = &args.output {
+        writable(path)?;
+    }
     let host = Host::live();
     let fs = CgroupFs::discover(&host);
     let target = target(args, &host, &fs)?;
@@ -242,6 +245,31 @@ fn form(profile: &Profile, format: Format, args: &TakeArgs) -> Result<Vec<u8>, F
                 &lines,
             )?
         }
+    })
+}
+
+/// Whether a file can be made there: nobody wants to learn that after a minute of profiling.
+fn writable(path: &Path) -> Result<(), Failure> {
+    use rustix::fs::{Access, access};
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if path.as_os_str() == "-" {
+        return Ok(());
+    }
+    if path.is_dir() {
+        return Err(Failure::usage(format!(
+            "-o {}: is a directory; name a file in it",
+            path.display()
+        )));
+    }
+    access(folder, Access::WRITE_OK).map_err(|error| {
+        Failure::failed(format!(
+            "-o {}: {}: {error}; name a file in a folder you may write to",
+            path.display(),
+            folder.display()
+        ))
     })
 }
 
