@@ -257,6 +257,11 @@ pub(crate) fn refuses_in_one_line_what_it_cannot_profile() -> Result<Outcome> {
         (&["profile", "--pid", none][..], 2, "no such process"),
         (&["profile", "--cgroup", "/no/such"], 2, "/no/such"),
         (&["profile", "--pid", "1", "-o", "x.txt"], 2, ".svg"),
+        (
+            &["profile", "--pid", "1", "-o", "/no/such/folder/x.svg"],
+            1,
+            "/no/such/folder",
+        ),
         (&["profile", "diff", "/dev/null/x", "/y"], 1, "/dev/null/x"),
         (
             &["profile", "diff", "/proc/self/exe", "/y"],

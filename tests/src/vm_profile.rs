@@ -45,7 +45,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// An unbounded vector beside a reservation of 400 GiB: while it is suspect it is profiled, and the verdict that confirms
 /// the leak blames the vector.
 fn names_the_leak_of_a_live_verdict() -> Result<Outcome> {
-    const RATE: u64 = 8 << 20;
+    const RATE: u64 = 16 << 20;
     const RESERVED: &str = "429496729600";
     if let Some(reason) = lacks(&[HEAP]) {
         return Outcome::skipped(reason);

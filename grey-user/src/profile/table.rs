@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use grey_core::units::{format_bytes, format_duration_us};
 use grey_core::view::printable;
 
-use super::document::{Frame, Profile, Stack};
+use super::document::{Profile, Stack};
 use crate::ui::figure;
 
 /// Callers shown beside the function to blame.
@@ -47,7 +47,7 @@ pub(super) fn text(profile: &Profile, top: usize, width: Option<usize>) -> Strin
             format_bytes(row.kept),
             figure::percent(Some(share)),
             format_bytes(row.faulted),
-            printable(&row.largest.function),
+            printable(&cut(row.largest.function.clone())),
         );
         push(&mut out, &head, width);
         push(&mut out, &format!("{:23}{}", "", way(row.largest)), width);
@@ -101,6 +101,15 @@ fn rows(profile: &Profile) -> Vec<Row<'_>> {
     rows
 }
 
+/// A name as far as anybody reads it in a table; the other forms have all of it.
+fn cut(name: String) -> String {
+    const MOST: usize = 80;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name,
+    }
+}
+
 /// By what the memory came and who asked for it: `memset < calloc < remember < main  (web 4711)`.
 fn way(stack: &Stack) -> String {
     let blamed = stack
@@ -108,7 +117,8 @@ fn way(stack: &Stack) -> String {
         .iter()
         .position(|frame| frame.name() == stack.function);
     let end = blamed.map_or(CALLERS, |at| at + 1 + CALLERS);
-    let names: Vec<String> = stack.frames.iter().take(end).map(Frame::short).collect();
+    let names = stack.frames.iter().take(end);
+    let names: Vec<String> = names.map(|frame| cut(frame.short())).collect();
     let more = if stack.frames.len() > end {
         " < …"
     } else {
@@ -136,6 +146,7 @@ fn push(out: &mut String, line: &str, width: Option<usize>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::document::Frame;
     use super::*;
 
     #[test]

@@ -341,8 +341,8 @@ fn notes(profile: &Profile) -> Vec<String> {
     } = profile.lost;
     if stacks + counts + pages + moves > 0 {
         notes.push(format!(
-            "tables were full: {stacks} stacks, {counts} samples, {pages} pages and {moves} moves by mremap are missing in \
-             the figures"
+            "tables were full: the stacks of {stacks} samples are not known; {counts} samples, {pages} pages and {moves} \
+             moves by mremap are missing in the figures"
         ));
     }
     notes
