@@ -66,6 +66,9 @@ const FUNCTIONS: [&str; 40] = [
     "ptmalloc",
 ];
 
+/// How perf maps mark functions of a script: Python 3.12, V8, V8 before 9.
+const SCRIPTED: [&str; 3] = ["py::", "JS:", "LazyCompile:"];
+
 /// Whole names of the same.
 const NAMES: [&str; 12] = [
     "brk", "sbrk", "__brk", "__sbrk", "read", "__read", "pread64", "recv", "recvfrom", "readv",
@@ -74,13 +77,17 @@ const NAMES: [&str; 12] = [
 
 /// The name of the function to blame; the frames are the innermost first.
 pub(super) fn blamed(frames: &[Frame]) -> String {
-    // What an interpreter does it does for the program: perf maps mark Python's own functions.
-    if let Some(python) = frames
-        .iter()
-        .filter_map(|frame| frame.function.as_deref())
-        .find(|name| name.starts_with("py::"))
-    {
-        return python.to_owned();
+    // What a runtime does it does for the program: perf maps mark Python's and JavaScript's own functions.
+    let scripted = || {
+        frames
+            .iter()
+            .filter_map(|frame| frame.function.as_deref())
+            .filter(|name| SCRIPTED.iter().any(|mark| name.starts_with(mark)))
+    };
+    // Node's own JavaScript calls the program's, and is called by it.
+    let own = scripted().find(|name| !name.contains(" node:"));
+    if let Some(function) = own.or_else(|| scripted().next()) {
+        return function.to_owned();
     }
     let user = || frames.iter().filter(|frame| !frame.kernel);
     user()
@@ -186,6 +193,22 @@ mod tests {
                     "py::<module>:/srv/app.py",
                 ],
                 "py::leak:/srv/app.py",
+            ),
+            (
+                &[
+                    "v8::internal::Runtime_NewArray(int)",
+                    "JS:^add node:buffer:10:2",
+                    "JS:*keep /srv/app.js:2:20",
+                    "JS:^listOnTimeout node:internal/timers:524:25",
+                ],
+                "JS:*keep /srv/app.js:2:20",
+            ),
+            (
+                &[
+                    "v8::internal::Heap::Grow()",
+                    "JS:^listOnTimeout node:internal/timers:524:25",
+                ],
+                "JS:^listOnTimeout node:internal/timers:524:25",
             ),
             (&["memset"], "memset"),
             (&[][..], "[unknown]"),
