@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::controller;
+
 const PAGE: usize = 4096;
 const HUGE: usize = 2 << 20;
 /// Touched at once and given back: larger than the second-level cache, small beside any machine.
@@ -65,11 +67,30 @@ impl Load {
     }
 }
 
+/// Touches so many pages and gives them back.
+///
+/// # Errors
+/// The kernel gives no memory.
+pub fn touch(pages: usize) -> Result<()> {
+    let mapping = Mapping::new(pages * PAGE)?;
+    let start = mapping.start.as_ptr().cast::<u8>();
+    for page in 0..pages {
+        // SAFETY: a page inside of the mapping, which is writable and ours alone.
+        unsafe { start.wrapping_add(page * PAGE).write_volatile(1) };
+    }
+    Ok(())
+}
+
 /// `load NAME THREADS`: prints nanoseconds of processor time for one.
 ///
 /// # Errors
 /// Arguments, or what the kernel refuses.
 pub fn main(words: &[String]) -> Result<()> {
+    match words {
+        [name, rest @ ..] if name == "go-round" => return controller::go_round(rest),
+        [name, rest @ ..] if name == "read-all" => return controller::read_all(rest),
+        _ => {}
+    }
     let [name, threads] = words else {
         bail!("load NAME THREADS");
     };

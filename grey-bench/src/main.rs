@@ -8,6 +8,7 @@ use clap::{Parser, ValueEnum};
 
 mod beside;
 mod compare;
+mod controller;
 mod empty;
 mod load;
 mod machine;
@@ -48,6 +49,8 @@ enum Table {
     Calls,
     /// Start, size, and what it takes at rest
     Start,
+    /// CPU and memory by number of cgroups
+    Controller,
 }
 
 fn main() -> ExitCode {
@@ -80,10 +83,11 @@ fn run() -> Result<()> {
         bench.rounds
     );
     type Measure = fn(&Bench) -> Result<String>;
-    let tables: [(Table, Measure); 3] = [
+    let tables: [(Table, Measure); 4] = [
         (Table::Faults, probes::faults),
         (Table::Calls, probes::calls),
         (Table::Start, start::table),
+        (Table::Controller, controller::table),
     ];
     for (table, measure) in tables {
         if args.only.is_empty() || args.only.contains(&table) {

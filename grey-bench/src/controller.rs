@@ -1,0 +1,279 @@
+//! What `watch` takes by the number of cgroups and how many of them do something, beside a collector that reads every
+//! memory.stat at each tick.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::beside::Process;
+use crate::compare::Bench;
+use crate::start::{cpu_seconds, resident};
+
+/// Between two ticks of all that is compared.
+const TICK: Duration = Duration::from_secs(1);
+/// After the start, and for how long it is measured.
+const SETTLE: Duration = Duration::from_secs(5);
+const MEASURED: Duration = Duration::from_secs(30);
+/// Numbers of cgroups, and the parts of them that do something, percent.
+const COUNTS: [usize; 4] = [10, 100, 1000, 10_000];
+const ACTIVE: [usize; 3] = [1, 10, 100];
+/// What an active cgroup does in a tick: pages that are touched and given back.
+const PAGES: usize = 16;
+
+/// CPU as a part of one core, and memory.
+struct Taken {
+    cpu: f64,
+    resident: u64,
+    peak: u64,
+}
+
+/// The table.
+///
+/// # Errors
+/// There is no cgroup v2 tree in which cgroups can be made.
+pub fn table(bench: &Bench) -> Result<String> {
+    let tree = Tree::new()?;
+    let what = if tree.has_memory() {
+        "memory.stat"
+    } else {
+        "cgroup.stat (the v2 tree has no memory controller here)"
+    };
+    let mut out = format!(
+        "## `watch --json` by number of cgroups\n\n\
+         An active one touches {PAGES} pages in each second. CPU is of one core, over {} s; the collector reads each cgroup's {what} once a second.\n\n\
+         | cgroups | active | CPU | resident, peak | reading all, CPU | times |\n|---|---|---|---|---|---|\n",
+        MEASURED.as_secs()
+    );
+    let mut made = 0;
+    for count in COUNTS {
+        made = tree.grow(made, count)?;
+        for percent in ACTIVE {
+            let active = (count * percent).div_ceil(100);
+            eprintln!("  {count} cgroups, {active} active");
+            let taken = Active::start(&tree, active)?.beside(|| {
+                let mut watch = Command::new(&bench.grey_ebpf);
+                watch.args(["watch", "--json"]);
+                measure(watch)
+            })?;
+            let reading = Active::start(&tree, active)?.beside(|| {
+                let mut reader = Command::new(std::env::current_exe()?);
+                reader.args(["load", "read-all"]).arg(&tree.top);
+                measure(reader)
+            })?;
+            out.push_str(&format!(
+                "| {count} | {active} | {:.2} % | {:.1} MiB, {:.1} | {:.2} % | {:.1} |\n",
+                taken.cpu * 100.0,
+                mib(taken.resident),
+                mib(taken.peak),
+                reading.cpu * 100.0,
+                reading.cpu / taken.cpu
+            ));
+        }
+    }
+    Ok(out)
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn measure(command: Command) -> Result<Taken> {
+    let process = Process::start(command, "")?;
+    std::thread::sleep(SETTLE);
+    let before = cpu_seconds(process.pid())?;
+    let begun = Instant::now();
+    std::thread::sleep(MEASURED);
+    let cpu = (cpu_seconds(process.pid())? - before) / begun.elapsed().as_secs_f64();
+    let (resident, peak) = resident(process.pid())?;
+    Ok(Taken {
+        cpu,
+        resident,
+        peak,
+    })
+}
+
+/// Cgroups of ours, removed at the end.
+struct Tree {
+    top: PathBuf,
+}
+
+impl Tree {
+    fn new() -> Result<Tree> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let mount = mounts
+            .lines()
+            .find_map(|line| {
+                let mut words = line.split(' ').skip(1);
+                let point = words.next()?;
+                (words.next()? == "cgroup2").then_some(point)
+            })
+            .context("no cgroup v2 tree is mounted")?;
+        let top = Path::new(mount).join(format!("grey-bench-{}", std::process::id()));
+        fs::create_dir(&top).with_context(|| format!("make {}", top.display()))?;
+        let tree = Tree { top };
+        if tree.has_memory() {
+            fs::write(tree.top.join("cgroup.subtree_control"), "+memory")?;
+        }
+        Ok(tree)
+    }
+
+    fn has_memory(&self) -> bool {
+        self.top.join("memory.stat").exists()
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.top.join(format!("c{number}"))
+    }
+
+    fn grow(&self, from: usize, to: usize) -> Result<usize> {
+        for number in from..to {
+            fs::create_dir(self.path(number))?;
+        }
+        Ok(to)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let Ok(entries) = fs::read_dir(&self.top) else {
+            return;
+        };
+        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+        if let Err(error) = fs::remove_dir(&self.top) {
+            eprintln!("bench: {}: {error}", self.top.display());
+        }
+    }
+}
+
+/// A process that goes from one cgroup to the next, and touches memory in each, all of them in each second.
+struct Active {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Active {
+    fn start(tree: &Tree, active: usize) -> Result<Active> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["load", "go-round"])
+            .arg(&tree.top)
+            .arg(active.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = child.stdin.take();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
+        let active = Active { child, stdin };
+        ensure!(line == "round\n", "cgroups were not entered: {line}");
+        Ok(active)
+    }
+
+    fn beside<T>(mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let done = work()?;
+        ensure!(
+            self.child.try_wait()?.is_none(),
+            "it ended before it was told to: are there seconds in which not all cgroups were visited?"
+        );
+        drop(self.stdin.take());
+        let status = self.child.wait()?;
+        ensure!(status.success(), "it did not keep up: {status}");
+        Ok(done)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// `load go-round TOP ACTIVE`: until stdin ends.
+///
+/// # Errors
+/// A cgroup cannot be entered, or there was not time for all in a second.
+pub fn go_round(words: &[String]) -> Result<()> {
+    let [top, active] = words else {
+        bail!("load go-round TOP ACTIVE");
+    };
+    let active: usize = active.parse().context("ACTIVE")?;
+    let top = Path::new(top);
+    let outside = top.parent().context("no parent")?.join("cgroup.procs");
+    let procs: Vec<fs::File> = (0..active)
+        .map(|number| {
+            let path = top.join(format!("c{number}/cgroup.procs"));
+            fs::File::options()
+                .write(true)
+                .open(&path)
+                .with_context(|| path.display().to_string())
+        })
+        .collect::<Result<_>>()?;
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let told = std::sync::Arc::clone(&ended);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0]);
+        told.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let (mut first, mut late) = (true, 0_u32);
+    while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+        let begun = Instant::now();
+        for mut file in &procs {
+            file.write_all(b"0")?;
+            crate::load::touch(PAGES)?;
+        }
+        if first {
+            println!("round");
+            first = false;
+        } else if begun.elapsed() > TICK {
+            late += 1;
+        }
+        std::thread::sleep(TICK.saturating_sub(begun.elapsed()));
+    }
+    fs::write(outside, "0")?;
+    ensure!(late == 0, "{late} rounds took longer than a second");
+    Ok(())
+}
+
+/// `load read-all TOP`: reads a file of every cgroup once a second, as collectors do: opened by path, read, closed.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn read_all(words: &[String]) -> Result<()> {
+    let [top] = words else {
+        bail!("load read-all TOP");
+    };
+    let name = if Path::new(top).join("memory.stat").exists() {
+        "memory.stat"
+    } else {
+        "cgroup.stat"
+    };
+    let mut bytes = Vec::new();
+    loop {
+        let begun = Instant::now();
+        let mut sum = 0_u64;
+        for entry in fs::read_dir(top)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
+            bytes.clear();
+            fs::File::open(entry.path().join(name))?.read_to_end(&mut bytes)?;
+            // The least that is done with it.
+            for line in bytes.split(|byte| *byte == b'\n') {
+                let figure = line.rsplit(|byte| *byte == b' ').next().unwrap_or(line);
+                let figure = std::str::from_utf8(figure)
+                    .ok()
+                    .and_then(|text| text.parse::<u64>().ok());
+                sum = sum.wrapping_add(figure.unwrap_or(0));
+            }
+        }
+        println!("{sum}");
+        std::thread::sleep(TICK.saturating_sub(begun.elapsed()));
+    }
+}
