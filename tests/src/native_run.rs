@@ -234,6 +234,11 @@ fn on_a_terminal() -> Result<Outcome> {
         expect("terminal")?;
         screen.write_all(b"hello\n")?;
         expect("got hello")?;
+        // A shell that is on its way into read(2) would see a signal only when that is over.
+        wait_until("a shell that waits for input", SOON, || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
+            Ok(stat.contains(") S ").then_some(()))
+        })?;
         screen.write_all(b"\x03")?;
         expect("caught")?;
         screen.write_all(b"more\n")?;
