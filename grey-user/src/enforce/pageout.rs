@@ -19,10 +19,10 @@ use grey_core::view::printable;
 use rustix::io::Errno;
 
 use crate::act::session::refused;
-use crate::act::{Scene, Target, measure};
+use crate::act::{Scene, Target};
 use crate::cli::{self, Failure};
 
-use self::take::{Budget, Taken, WORTH_TELLING, mappings, memory, take, told};
+use self::take::{Budget, Taken, WORTH_TELLING, mappings, measured, memory, take, told};
 use self::target::{Found, Process, Wanted};
 
 use super::{Act, Actuator, Common, Plan, time};
@@ -318,30 +318,7 @@ impl Actuator for Pageout<'_> {
     }
 
     fn measure(&self, scene: &Scene, target: Option<&Target>) -> ActionState {
-        let state = match target {
-            Some(target) => measure::cgroup(scene, target),
-            None => measure::machine(scene),
-        };
-        let Some(Found {
-            wanted: Wanted::Process,
-            processes,
-            ..
-        }) = &self.found
-        else {
-            return state;
-        };
-        let memory = processes
-            .first()
-            .and_then(|process| memory(scene, process))
-            .unwrap_or_default();
-        ActionState {
-            current: None,
-            anon: memory.anon,
-            file: memory.file,
-            swap: memory.swap,
-            rss: memory.rss,
-            ..state
-        }
+        measured(self.found.as_ref(), scene, target)
     }
 }
 

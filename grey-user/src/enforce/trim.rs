@@ -13,13 +13,13 @@ use grey_core::units::{format_bytes, format_duration_us};
 use grey_core::view::printable;
 
 use crate::act::agent::{self, AgentError, Answer, Question};
-use crate::act::{Scene, Target, measure};
+use crate::act::{Scene, Target};
 use crate::cli::{self, Failure};
 
 use self::allocator::Allocator;
 
 use super::pageout::reopen;
-use super::pageout::take::memory;
+use super::pageout::take::{measured, memory};
 use super::pageout::target::{self, Found, Process, Wanted};
 use super::{Act, Actuator, Common, Plan};
 
@@ -289,30 +289,7 @@ impl Actuator for Trim<'_> {
     }
 
     fn measure(&self, scene: &Scene, target: Option<&Target>) -> ActionState {
-        let state = match target {
-            Some(target) => measure::cgroup(scene, target),
-            None => measure::machine(scene),
-        };
-        let Some(Found {
-            wanted: Wanted::Process,
-            processes,
-            ..
-        }) = &self.found
-        else {
-            return state;
-        };
-        let memory = processes
-            .first()
-            .and_then(|process| memory(scene, process))
-            .unwrap_or_default();
-        ActionState {
-            current: None,
-            anon: memory.anon,
-            file: memory.file,
-            swap: memory.swap,
-            rss: memory.rss,
-            ..state
-        }
+        measured(self.found.as_ref(), scene, target)
     }
 }
 

@@ -4,16 +4,17 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
+use grey_core::event::ActionState;
 use grey_core::units::format_bytes;
 use grey_core::view::printable;
 
-use crate::act::{Scene, Session, Target};
+use crate::act::{Scene, Session, Target, measure};
 use crate::cli::Failure;
 use crate::host::{ProcFs, ProcMem};
 
 use super::super::time;
 use super::maps::{self, Mapping, Range, Tick};
-use super::target::Process;
+use super::target::{Found, Process, Wanted};
 use super::worker::{Advice, Answer, MAX_RANGES, Worker};
 use super::{cold, room};
 
@@ -116,6 +117,38 @@ fn stacks(session: &mut Session, scene: &Scene, process: &Process) -> Result<Vec
 pub(in crate::enforce) fn memory(scene: &Scene, process: &Process) -> Option<ProcMem> {
     let memory = ProcFs::open(&scene.host).ok()?.memory(process.pid).ok()??;
     process.lives().then_some(memory)
+}
+
+/// The figures of who was meant: of the process by itself, of its cgroup, of the machine.
+pub(in crate::enforce) fn measured(
+    found: Option<&Found>,
+    scene: &Scene,
+    target: Option<&Target>,
+) -> ActionState {
+    let state = match target {
+        Some(target) => measure::cgroup(scene, target),
+        None => measure::machine(scene),
+    };
+    let Some(Found {
+        wanted: Wanted::Process,
+        processes,
+        ..
+    }) = found
+    else {
+        return state;
+    };
+    let memory = processes
+        .first()
+        .and_then(|process| memory(scene, process))
+        .unwrap_or_default();
+    ActionState {
+        current: None,
+        anon: memory.anon,
+        file: memory.file,
+        swap: memory.swap,
+        rss: memory.rss,
+        ..state
+    }
 }
 
 /// Pages one process out, as far as the budget goes.
