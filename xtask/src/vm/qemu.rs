@@ -253,6 +253,14 @@ impl Guest {
                 } else {
                     "no boot"
                 };
+                // With all CPUs stuck there are fewer of these before init is missed.
+                if let Some(line) = self
+                    .console_text()
+                    .lines()
+                    .find(|line| line.contains(STUCK))
+                {
+                    bail!("the guest broke off: {line}{}", self.tail());
+                }
                 bail!("{what} for {limit:?}{}", self.tail());
             }
             if start.elapsed() > deadlines.total {

@@ -55,8 +55,9 @@ const MOST_RESTARTS: u32 = 4;
 /// QEMU's TCG with several CPU threads can run a breakpoint that the kernel has already patched away again (static
 /// keys, ftrace and kprobes change code by way of int3). The kernel then finds no owner for it and oopses. Real
 /// hardware and KVM have no such window; nothing but this very oops is taken for it, and a guest that never came up,
-/// in which nothing of ours has run. Once, on 5.10, a CPU was stuck in the kernel for good, why is not known: the test that was
-/// under way is run again and the restart is told; what comes again fails when no more restarts are left.
+/// in which nothing of ours has run. Twice, on 5.10, CPUs were stuck in the kernel for good, once while syscall tracepoints were attached;
+/// why is not known: the test that was under way is run again and the restart is told; what comes again fails when no more
+/// restarts are left.
 fn is_emulator_fault(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}");
     text.lines().next().is_some_and(|line| {
