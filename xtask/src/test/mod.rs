@@ -1,5 +1,6 @@
 //! `cargo xtask test`: unit tests, native tests and a VM for each kernel, added up in one last line.
 
+mod again;
 mod native;
 mod report;
 mod unit;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use self::again::alone;
 use self::report::{Report, Suite};
 use crate::vm::{Machines, Payload, REQUIRED, VmOptions, matrix, seconds};
 use crate::vm_command::show;
@@ -86,9 +88,13 @@ fn on_kernel(machines: &mut Machines, name: &str, filter: &[String]) -> Suite {
     );
     let mut suite = Suite::of(run.results);
     suite.kernel = Some(run.release);
-    suite.origin = Some(kernel.origin);
+    suite.origin = Some(kernel.origin.clone());
     suite.restarts = run.restarts;
     suite.seconds = start.elapsed().as_secs_f64();
     suite.judge_end(run.ended);
+    suite.try_again(|test| {
+        let payload = Payload::Tests(alone(test).to_vec());
+        Ok(machines.run(name, &kernel, &payload, TOTAL, show)?.results)
+    });
     suite
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
+use super::again::alone;
 use super::report::Suite;
 use crate::vm::{Piece, Record, Splitter, TestResult};
 use crate::vm_command::show;
@@ -14,18 +15,24 @@ use crate::vm_command::show;
 pub(super) fn run(root: &Path, program: &Path, filter: &[String]) -> Suite {
     println!("== native tests");
     let start = Instant::now();
-    let mut suite =
-        match crate::release_agent::build(root).and_then(|agent| follow(program, &agent, filter)) {
-            Ok((results, ended)) => {
-                let mut suite = Suite::of(results);
-                suite.judge_end(ended);
-                suite
-            }
-            Err(error) => Suite::failed(format!("{error:#}")),
-        };
+    let mut suite = match crate::release_agent::build(root) {
+        Ok(agent) => with_agent(program, &agent, filter),
+        Err(error) => Suite::failed(format!("{error:#}")),
+    };
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
     suite.kernel = release.ok().map(|release| release.trim().to_owned());
     suite.seconds = start.elapsed().as_secs_f64();
+    suite
+}
+
+fn with_agent(program: &Path, agent: &Path, filter: &[String]) -> Suite {
+    let (results, ended) = match follow(program, agent, filter) {
+        Ok(run) => run,
+        Err(error) => return Suite::failed(format!("{error:#}")),
+    };
+    let mut suite = Suite::of(results);
+    suite.judge_end(ended);
+    suite.try_again(|test| Ok(follow(program, agent, &alone(test))?.0));
     suite
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::again;
 use crate::vm::{Outcome, TestResult};
 
 /// The results of one suite: unit tests, native tests, or one kernel.
@@ -69,6 +70,13 @@ impl Suite {
                 "ended with {code} although no test failed"
             ))),
         };
+    }
+
+    /// Gives what failed a second try by `run`; a runner that broke off has no second one.
+    pub(super) fn try_again(&mut self, run: impl FnMut(&str) -> Result<Vec<TestResult>>) {
+        if self.trouble.is_none() {
+            again::try_again(&mut self.tests, run);
+        }
     }
 
     fn count(&self, outcome: Outcome) -> usize {
@@ -145,6 +153,17 @@ impl Report {
                 lines.push(format!("failed: {name}: {reason}"));
             }
         }
+        for (name, suite) in &self.suites {
+            for test in &suite.tests {
+                if let Some(why) = &test.first_failure {
+                    let why = why.lines().next().unwrap_or_default();
+                    lines.push(format!(
+                        "unsteady: {} ({name}) failed once and passed alone: {why}",
+                        test.test
+                    ));
+                }
+            }
+        }
         // One line for a skip of the same reason on several kernels.
         let mut skips: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
         for (name, suite) in &self.suites {
@@ -185,6 +204,7 @@ mod tests {
             outcome,
             seconds: 0.1,
             detail: detail.map(str::to_owned),
+            first_failure: None,
         }
     }
 

@@ -71,6 +71,7 @@ fn result(line: &str) -> Option<TestResult> {
         outcome,
         seconds: 0.0,
         detail,
+        first_failure: None,
     })
 }
 

@@ -22,6 +22,9 @@ pub(crate) struct TestResult {
     /// The reason of a skip, the output of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<String>,
+    /// What a test said that failed and then passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) first_failure: Option<String>,
 }
 
 /// A record of the guest.
@@ -129,6 +132,7 @@ mod tests {
             outcome: Outcome::Skipped,
             seconds: 0.5,
             detail: Some("no swap".into()),
+            first_failure: None,
         };
         assert_eq!(
             Splitter::default().feed(line),

@@ -401,6 +401,7 @@ mod tests {
             outcome: Outcome::Passed,
             seconds: 1.0,
             detail: None,
+            first_failure: None,
         };
         let Payload::Tests(args) = Payload::Tests(vec!["vm".to_owned()]).without(&[done]) else {
             unreachable!("tests stay tests")
