@@ -48,7 +48,10 @@ pub struct Compared {
 
 impl Bench {
     /// Nanoseconds of one, in a process of its own.
-    fn once(&self, load: Load, threads: usize) -> Result<f64> {
+    ///
+    /// # Errors
+    /// The load fails.
+    pub fn once(&self, load: Load, threads: usize) -> Result<f64> {
         let own = std::env::current_exe()?;
         let output = Command::new(own)
             .args(["load", load.name(), &threads.to_string()])

@@ -72,6 +72,7 @@ pub fn on_tracepoint(btf: &Btf, name: &str) -> Result<Empty> {
         instructions: RETURN_0.len() as u32,
         code: RETURN_0.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
+        name: *b"empty\0\0\0\0\0\0\0\0\0\0\0",
         attach: RAW_TP,
         attach_btf_id: id,
         ..Load::default()

@@ -15,6 +15,7 @@ mod machine;
 mod pairs;
 mod probes;
 mod start;
+mod stats;
 
 use compare::Bench;
 
@@ -45,6 +46,8 @@ enum Part {
 enum Table {
     /// Page faults
     Faults,
+    /// Page faults by the kernel's own statistics
+    Times,
     /// System calls
     Calls,
     /// Start, size, and what it takes at rest
@@ -83,8 +86,9 @@ fn run() -> Result<()> {
         bench.rounds
     );
     type Measure = fn(&Bench) -> Result<String>;
-    let tables: [(Table, Measure); 4] = [
+    let tables: [(Table, Measure); 5] = [
         (Table::Faults, probes::faults),
+        (Table::Times, probes::times),
         (Table::Calls, probes::calls),
         (Table::Start, start::table),
         (Table::Controller, controller::table),

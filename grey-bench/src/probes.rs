@@ -15,18 +15,22 @@ const OURS: &str = "`grey-ebpf watch --json`";
 const COUNT_FAULTS: &str = "tracepoint:exceptions:page_fault_user { @[cgroup] = count(); }";
 const SUM_RSS: &str = "tracepoint:kmem:rss_stat { @[cgroup, args->member] = sum(args->size); }";
 
-/// Page faults.
-///
-/// # Errors
-/// As [`Bench::compare`].
-pub fn faults(bench: &Bench) -> Result<String> {
-    let variants = [
+fn on_faults() -> [Variant; 5] {
+    [
         variant(NOTHING, Beside::Nothing),
         variant(EMPTY, Beside::Empty(&["page_fault_user"])),
         variant(OURS, Beside::watch(&[])),
         variant("bpftrace, faults by cgroup", Beside::Bpftrace(COUNT_FAULTS)),
         variant("bpftrace, rss_stat by cgroup", Beside::Bpftrace(SUM_RSS)),
-    ];
+    ]
+}
+
+/// Page faults.
+///
+/// # Errors
+/// As [`Bench::compare`].
+pub fn faults(bench: &Bench) -> Result<String> {
+    let variants = on_faults();
     let mut out = String::from("## Page faults\n\n");
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     for (title, load, threads) in [
@@ -49,6 +53,18 @@ pub fn faults(bench: &Bench) -> Result<String> {
         ));
     }
     Ok(out)
+}
+
+/// What the kernel's own statistics say of the programs.
+///
+/// # Errors
+/// As [`Bench::run_times`].
+pub fn times(bench: &Bench) -> Result<String> {
+    Ok(format!(
+        "## Programs by the kernel's own statistics\n\n\
+         BPF_ENABLE_STATS, one thread, 4 KiB pages. A run here has a reading of the kernel's clock in it, an empty program's as well.\n\n{}",
+        bench.run_times(Load::Fault, &on_faults()[1..])?
+    ))
 }
 
 /// System calls.

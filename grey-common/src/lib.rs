@@ -8,7 +8,7 @@ use core::mem::{offset_of, size_of};
 pub mod stack;
 
 /// Version of these layouts. The kernel object carries it in a global; the loader refuses another one.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// `TASK_COMM_LEN` of the kernel (include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
@@ -113,6 +113,40 @@ pub struct Slot {
     pub cgroup: u64,
     /// Set by the kernel side when a counter moved, cleared by the user side before it reads them.
     pub dirty: u64,
+}
+
+/// Faults that one CPU took in a row for one cgroup, and has not moved to the counter table yet: the common fault
+/// touches this one cache line and no table. The user side maps the array of them into memory.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streak {
+    /// Whose faults these are; 0 for nobody's.
+    pub cgroup: u64,
+    /// User-mode faults on a read, a write and an instruction fetch, and faults in kernel mode.
+    pub faults: [u64; 4],
+    /// Slot of the cgroup.
+    pub slot: u32,
+    /// Faults until the process is looked at for growth again.
+    pub left: u32,
+    /// Odd while the CPU moves the counts away and begins anew.
+    pub epoch: u64,
+    /// Fills the line.
+    pub reserved: u64,
+}
+
+impl Streak {
+    /// The counts where they belong.
+    #[must_use]
+    pub fn counters(&self) -> CgroupCounters {
+        let [read, write, exec, kernel] = self.faults;
+        CgroupCounters {
+            fault_user_read: read,
+            fault_user_write: write,
+            fault_user_exec: exec,
+            fault_kernel: kernel,
+            ..CgroupCounters::default()
+        }
+    }
 }
 
 /// Growth bookkeeping of one process (key: tgid), written by the fault path.

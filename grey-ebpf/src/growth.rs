@@ -6,46 +6,72 @@ use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use grey_common::{
-    GrowthRecord, Header, NO_INDEX, NO_OFFSET, ProcessGrowth, RecordKind, loss, rss,
+    GrowthRecord, Header, NO_INDEX, NO_OFFSET, ProcessGrowth, RecordKind, Streak, loss, rss,
 };
 
 use crate::kernel::{
-    PLAIN_STRIDE, Resident, at_least_zero, current_cgroup, current_comm, current_slot,
-    current_task, current_tgid, last, now_ns, read, resident, resident_plain,
+    PLAIN_STRIDE, Resident, at_least_zero, current_cgroup, current_comm, current_task,
+    current_tgid, now_ns, read, resident, resident_plain, streak_of,
 };
 use crate::maps::{
-    CGROUP_GROWTH, GROWTH, Last, PROCESS_GROWTH, count_loss, count_record, growth_pages,
-    growth_step, offset, page_shift, task_btf,
+    CGROUP_GROWTH, GROWTH, MARKS, Marks, PROCESS_GROWTH, count_loss, count_record, growth_on_fault,
+    growth_pages, growth_step, offset, page_shift, task_btf,
 };
 
+/// Faults between two looks at the size of a process, on one CPU.
+const EVERY: u32 = 16;
+/// Pages that come between two looks by small pages; the kernel's own counters move by so many at once. More is by huge
+/// pages, and each fault is looked at as long as that lasts.
+const SMALL: u64 = 64;
+
 /// Called by the fault programs, preemption off.
-#[inline(always)]
-pub fn on_fault(last: *mut Last, cgroup: u64, slot: u32) {
-    let Some(resident) = current_resident() else {
-        return;
+#[inline(never)]
+pub fn on_fault(streak: *mut Streak) -> u32 {
+    // SAFETY: this CPU's entry, preemption off.
+    let (cgroup, slot) = unsafe { ((*streak).cgroup, (*streak).slot) };
+    let left = if growth_on_fault() == 0 {
+        u32::MAX
+    } else if slot != NO_INDEX && look(cgroup, slot) {
+        0
+    } else {
+        EVERY - 1
     };
-    check(last, cgroup, slot, resident);
+    // SAFETY: as above.
+    unsafe { (*streak).left = left };
+    0
+}
+
+/// Looks at the current process; true where the next fault has to do the same.
+#[inline(always)]
+fn look(cgroup: u64, slot: u32) -> bool {
+    let (Some(marks), Some(resident)) = (MARKS.get_ptr_mut(0), current_resident()) else {
+        return false;
+    };
+    check(marks, cgroup, slot, resident)
 }
 
 /// Fallback where no fault program attaches: every change of a resident counter. arg 0 is the mm.
 #[btf_tracepoint(function = "rss_stat")]
 pub fn growth_rss_stat(ctx: BtfTracePointContext) -> i32 {
     let mm: u64 = ctx.arg(0);
-    let Some(last) = last() else { return 0 };
     // Reclaim and remote faults change other processes' counters; those are seen when they run themselves.
     if read::<u64>(current_task(), offset!(task_mm)) != mm {
         return 0;
     }
     let resident = resident(mm);
     let cgroup = current_cgroup();
-    let slot = current_slot(last, cgroup);
+    let (Some(marks), Some(streak)) = (MARKS.get_ptr_mut(0), streak_of(cgroup)) else {
+        return 0;
+    };
+    // SAFETY: this CPU's entry, preemption off.
+    let slot = unsafe { (*streak).slot };
     if slot != NO_INDEX {
-        check(last, cgroup, slot, resident);
+        check(marks, cgroup, slot, resident);
     }
     0
 }
 
-/// After a call that faults pages in by itself (MAP_POPULATE). May be preempted, so it leaves `LAST` alone.
+/// After a call that faults pages in by itself (MAP_POPULATE). May be preempted, so it leaves `MARKS` alone.
 #[inline(always)]
 pub fn after_populate(cgroup: u64, slot: u32) {
     let mm: u64 = read(current_task(), offset!(task_mm));
@@ -56,21 +82,28 @@ pub fn after_populate(cgroup: u64, slot: u32) {
     let _ = account(current_tgid(), cgroup, slot, &resident);
 }
 
+/// True where the process has changed by more than small pages since this CPU looked last.
 #[inline(always)]
-fn check(last: *mut Last, cgroup: u64, slot: u32, resident: Resident) {
+fn check(marks: *mut Marks, cgroup: u64, slot: u32, resident: Resident) -> bool {
     let tgid = current_tgid();
+    let pages = resident.pages;
     // SAFETY: this CPU's entry of a per-CPU array, preemption off.
     unsafe {
-        if (*last).tgid == tgid && resident.pages < (*last).high && resident.pages >= (*last).low {
-            return;
+        let moved = pages.wrapping_sub((*marks).seen).wrapping_add(SMALL) > 2 * SMALL;
+        (*marks).seen = pages;
+        if (*marks).tgid == tgid
+            && (*marks).slot == slot
+            && pages < (*marks).high
+            && pages >= (*marks).low
+        {
+            return moved;
         }
-    }
-    let (low, high) = account(tgid, cgroup, slot, &resident);
-    // SAFETY: as above.
-    unsafe {
-        (*last).tgid = tgid;
-        (*last).low = low;
-        (*last).high = high;
+        let (low, high) = account(tgid, cgroup, slot, &resident);
+        (*marks).tgid = tgid;
+        (*marks).slot = slot;
+        (*marks).low = low;
+        (*marks).high = high;
+        moved
     }
 }
 

@@ -3,9 +3,11 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, generated};
-use grey_common::{COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, loss, rss};
+use grey_common::{COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, Streak, loss, rss};
 
-use crate::maps::{CGROUP_SLOT, COUNTERS, FREE_SLOTS, LAST, SLOTS, count_loss, offset};
+use crate::maps::{
+    CGROUP_SLOT, COUNTERS, FREE_SLOTS, SLOTS, STREAKS, count_loss, offset, task_btf,
+};
 
 /// Reads a field of a kernel structure: 0 when the offset is unknown, the pointer null or the read faults. It does not
 /// branch on the outcome: older verifiers walk every combination of outcomes of the reads that follow each other.
@@ -48,6 +50,35 @@ pub fn current_tgid() -> u32 {
 pub fn current_cgroup() -> u64 {
     // SAFETY: no arguments, always valid.
     unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// The same for the hottest hooks: one call with nothing below it in place of three, and plain loads, where the kernel
+/// gives a typed task. The call that this avoids costs more than all else that a fault program does.
+#[inline(always)]
+pub fn current_cgroup_by_loads() -> u64 {
+    let path = [
+        offset!(task_cgroups),
+        offset!(css_set_dfl_cgrp),
+        offset!(cgroup_kn),
+    ];
+    let id = offset!(kn_id);
+    if task_btf() == 0
+        || path[0] == NO_OFFSET
+        || path[1] == NO_OFFSET
+        || path[2] == NO_OFFSET
+        || id == NO_OFFSET
+    {
+        return current_cgroup();
+    }
+    // SAFETY: the verifier knows the types behind this pointer and checks each offset against the kernel's BTF; a load
+    // through a bad pointer reads 0. A task keeps its set of cgroups alive, and that its cgroup.
+    unsafe {
+        let mut at = generated::bpf_get_current_task_btf().cast::<u8>();
+        at = at.add(path[0] as usize).cast::<*mut u8>().read_volatile();
+        at = at.add(path[1] as usize).cast::<*mut u8>().read_volatile();
+        at = at.add(path[2] as usize).cast::<*mut u8>().read_volatile();
+        at.add(id as usize).cast::<u64>().read_volatile()
+    }
 }
 
 #[inline(always)]
@@ -174,28 +205,67 @@ fn new_slot(cgroup: u64) -> u32 {
     slot
 }
 
-/// The current cgroup's slot through this CPU's memory of the last one. Only for hooks that run with preemption
-/// off (tracepoints): elsewhere the two words could be read half changed.
+/// This CPU's streak, as one of `cgroup`. Only for hooks that run with preemption off (tracepoints). Its slot is
+/// [`NO_INDEX`] where all are in use.
 #[inline(always)]
-pub fn current_slot(last: *mut crate::maps::Last, cgroup: u64) -> u32 {
-    // SAFETY: `last` is this CPU's entry of a per-CPU array and preemption is off.
-    unsafe {
-        if (*last).cgroup == cgroup {
-            return (*last).slot;
-        }
-        let slot = slot_of(cgroup);
-        if slot != NO_INDEX {
-            (*last).cgroup = cgroup;
-            (*last).slot = slot;
-        }
-        slot
+pub fn streak_of(cgroup: u64) -> Option<*mut Streak> {
+    // SAFETY: no arguments, always valid.
+    let cpu = unsafe { generated::bpf_get_smp_processor_id() };
+    let streak = STREAKS.get_ptr_mut(cpu)?;
+    // SAFETY: this CPU's entry, preemption off.
+    if unsafe { (*streak).cgroup } != cgroup {
+        begin(streak, cgroup);
     }
+    Some(streak)
 }
 
-/// This CPU's memory of its last look-ups.
+/// Ends a streak and begins the next. The user side sees an odd epoch meanwhile.
+#[inline(never)]
+fn begin(streak: *mut Streak, cgroup: u64) -> u32 {
+    // SAFETY: as above; volatile writes are made in this order, which x86 keeps and the user side checks.
+    unsafe {
+        let epoch = core::ptr::read_volatile(&raw const (*streak).epoch);
+        core::ptr::write_volatile(&raw mut (*streak).epoch, epoch.wrapping_add(1));
+        settle(streak);
+        let slot = slot_of(cgroup);
+        core::ptr::write_volatile(&raw mut (*streak).faults, [0; 4]);
+        core::ptr::write_volatile(&raw mut (*streak).slot, slot);
+        // Without a slot nobody's, so that the next fault asks for one again.
+        let owner = if slot == NO_INDEX { 0 } else { cgroup };
+        core::ptr::write_volatile(&raw mut (*streak).cgroup, owner);
+        core::ptr::write_volatile(&raw mut (*streak).left, 0);
+        core::ptr::write_volatile(&raw mut (*streak).epoch, epoch.wrapping_add(2));
+    }
+    0
+}
+
+/// Moves the counts of a streak to the counters of its cgroup.
 #[inline(always)]
-pub fn last() -> Option<*mut crate::maps::Last> {
-    LAST.get_ptr_mut(0)
+unsafe fn settle(streak: *mut Streak) {
+    // SAFETY: the caller's entry.
+    let Streak {
+        cgroup,
+        faults: [read, write, exec, kernel],
+        slot,
+        ..
+    } = unsafe { *streak };
+    let Some(entry) = SLOTS.get_ptr(slot) else {
+        return;
+    };
+    // SAFETY: a live array entry. A slot that has changed hands: its last owner was read with these counts and let go.
+    if cgroup == 0 || unsafe { core::ptr::read_volatile(&raw const (*entry).cgroup) } != cgroup {
+        return;
+    }
+    let Some(counters) = counters(slot) else {
+        return;
+    };
+    // SAFETY: this CPU's entry of a per-CPU array; only tracepoints touch these counters, and they run with preemption off.
+    unsafe {
+        (*counters).fault_user_read += read;
+        (*counters).fault_user_write += write;
+        (*counters).fault_user_exec += exec;
+        (*counters).fault_kernel += kernel;
+    }
 }
 
 /// The counters of a slot on this CPU, marked as changed.

@@ -5,7 +5,7 @@ use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuArray, RingBuf, Stack, S
 use grey_common::stack::{PageKey, StackCount, StackKey, StackState};
 use grey_common::{
     CgroupCounters, CgroupGrowth, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth, RecordKind,
-    Slot, loss,
+    Slot, Streak, loss,
 };
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -30,9 +30,13 @@ pub static CGROUP_GROWTH: Array<CgroupGrowth> = Array::with_max_entries(1024, 0)
 /// tgid to growth bookkeeping.
 #[map]
 pub static PROCESS_GROWTH: HashMap<u32, ProcessGrowth> = HashMap::with_max_entries(4096, 0);
-/// What this CPU looked up last.
+/// CPU to the faults that it has not moved to its counters yet, mapped by the user side. Not a per-CPU map: the address of
+/// an element is known without a load.
 #[map]
-pub static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(1, 0);
+pub static STREAKS: Array<Streak> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Between which sizes the process that this CPU looked at last need not be looked up.
+#[map]
+pub static MARKS: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
 /// Thread to what it entered and has not left.
 #[map]
 pub static PENDING_VM: HashMap<u64, PendingVm> = HashMap::with_max_entries(1024, 0);
@@ -79,17 +83,18 @@ pub static STACK_MOVES: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[map]
 pub static STACK_STATE: PerCpuArray<StackState> = PerCpuArray::with_max_entries(1, 0);
 
-/// One CPU's last look-ups, so that the common fault needs no hash.
+/// What one CPU knows of the process that it looked at last.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Last {
-    pub cgroup: u64,
-    /// Resident pages at which the process must be looked at again.
+pub struct Marks {
+    /// Resident pages at which the process must be looked up again.
     pub high: u64,
-    /// Resident pages under which the process must be looked at again.
+    /// Resident pages under which the process must be looked up again.
     pub low: u64,
-    pub slot: u32,
+    /// Resident pages then.
+    pub seen: u64,
     pub tgid: u32,
+    pub slot: u32,
 }
 
 /// Arguments of a call that is under way.

@@ -1,19 +1,22 @@
 //! The per-cgroup counters and the loss table of the kernel side, read without walking what did not change.
 
-use std::os::fd::AsFd as _;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, Stack};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues, Stack};
 use grey_common::{CgroupCounters, CgroupGrowth, LossCount, ProcessGrowth, Slot, loss};
-use rustix::mm::{MapFlags, ProtFlags};
 
-use super::load::{LoadError, one_line, take};
+use super::load::{LoadError, take};
+use super::mapped::Mapped;
+use super::streaks::Streaks;
+
+/// Readings of a slot of which a part is moved meanwhile, before one is taken as it is.
+const READINGS: usize = 8;
 
 /// Counters by cgroup.
 pub struct Counters {
-    slots: Slots,
+    slots: Mapped<Slot>,
+    streaks: Streaks,
     slot_of: HashMap<MapData, u64, u32>,
     free: Stack<MapData, u32>,
     values: PerCpuArray<MapData, CgroupCounters>,
@@ -30,21 +33,14 @@ impl Counters {
         ebpf: &mut Ebpf,
         free: Stack<MapData, u32>,
         count: u32,
+        streaks: u32,
     ) -> Result<Self, LoadError> {
-        let slots = match ebpf.take_map("SLOTS") {
-            Some(Map::Array(data)) => data,
-            _ => {
-                return Err(LoadError::Map(
-                    "SLOTS",
-                    "missing or not an array".to_owned(),
-                ));
-            }
-        };
         let loss: PerCpuArray<MapData, LossCount> = take(ebpf, "LOSS")?;
         let cpus = aya::util::nr_cpus()
             .map_err(|(file, error)| LoadError::Map("COUNTERS", format!("{file}: {error}")))?;
         Ok(Counters {
-            slots: Slots::map(slots, count)?,
+            slots: Mapped::take(ebpf, "SLOTS", count)?,
+            streaks: Streaks::take(ebpf, streaks)?,
             slot_of: take(ebpf, "CGROUP_SLOT")?,
             free,
             values: take(ebpf, "COUNTERS")?,
@@ -60,8 +56,11 @@ impl Counters {
     /// before it counts, so one that bore a mark last time is told of once more: the count may have come after.
     pub fn take_active(&mut self, active: &mut Vec<(u64, u32)>) {
         active.clear();
-        for slot in 1..self.slots.count {
-            let (cgroup, dirty) = self.slots.at(slot);
+        let recent = &mut self.recent;
+        self.streaks
+            .take_active(|_, slot| recent[slot as usize] = true);
+        for slot in 1..self.slots.count() {
+            let (cgroup, dirty) = words(&self.slots, slot);
             let id = cgroup.load(Ordering::Acquire);
             // A slot that was just taken has its mark before its name; it is met again at the next look.
             let marked = id != 0 && dirty.load(Ordering::Relaxed) != 0;
@@ -75,13 +74,28 @@ impl Counters {
         }
     }
 
-    /// The counters of a slot, summed over CPUs.
+    /// The counters of a slot, summed over CPUs, with what these have not moved to the table yet. Where that moves while
+    /// it is read, and no reading comes between, it may be missing until the next one.
     pub fn read(&self, slot: u32) -> Result<CgroupCounters, MapError> {
-        let mut sum = CgroupCounters::default();
-        for value in self.values.get(&slot, 0)?.iter() {
-            sum.add(value);
+        let mut readings = 0;
+        loop {
+            let before = self.streaks.epochs(slot);
+            let mut sum = CgroupCounters::default();
+            for value in self.values.get(&slot, 0)?.iter() {
+                sum.add(value);
+            }
+            let mut after = 0_u64;
+            for streak in self.streaks.all() {
+                if streak.cgroup != 0 && streak.slot == slot {
+                    sum.add(&streak.counters());
+                    after = after.wrapping_add(streak.epoch);
+                }
+            }
+            readings += 1;
+            if before == after || readings == READINGS {
+                return Ok(sum);
+            }
         }
-        Ok(sum)
     }
 
     /// Takes a removed cgroup out of the tables and returns what it had counted since attach.
@@ -98,7 +112,7 @@ impl Counters {
             .map_err(|error| MapError::IoError(std::io::Error::other(error.to_string())))?;
         self.values.set(slot, zero, 0)?;
         self.growth.set(slot, CgroupGrowth::default(), 0)?;
-        let (id, dirty) = self.slots.at(slot);
+        let (id, dirty) = words(&self.slots, slot);
         id.store(0, Ordering::SeqCst);
         dirty.store(0, Ordering::SeqCst);
         self.free.push(slot, 0)?;
@@ -107,8 +121,8 @@ impl Counters {
 
     /// Every cgroup that has a slot.
     pub fn cgroups(&self) -> impl Iterator<Item = u64> + '_ {
-        (1..self.slots.count).filter_map(|slot| {
-            let id = self.slots.at(slot).0.load(Ordering::Relaxed);
+        (1..self.slots.count()).filter_map(|slot| {
+            let id = words(&self.slots, slot).0.load(Ordering::Relaxed);
             (id != 0).then_some(id)
         })
     }
@@ -116,7 +130,7 @@ impl Counters {
     /// Slots there are.
     #[must_use]
     pub fn capacity(&self) -> u32 {
-        self.slots.count
+        self.slots.count()
     }
 
     /// Processes in the growth table.
@@ -145,62 +159,14 @@ impl Counters {
     }
 }
 
-/// The `SLOTS` array in our address space.
-struct Slots {
-    memory: NonNull<Slot>,
-    bytes: usize,
-    count: u32,
-    // Keeps the map open for as long as it is mapped.
-    _data: MapData,
-}
-
-// SAFETY: the mapping belongs to this value alone and is only accessed through atomics.
-unsafe impl Send for Slots {}
-
-impl Slots {
-    fn map(data: MapData, count: u32) -> Result<Slots, LoadError> {
-        let bytes =
-            (count as usize * size_of::<Slot>()).next_multiple_of(rustix::param::page_size());
-        let failed = |error: rustix::io::Errno| LoadError::Map("SLOTS", one_line(&error));
-        // SAFETY: a fresh shared mapping of a map that was made with BPF_F_MMAPABLE and holds `count` values.
-        let memory = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                data.fd().as_fd(),
-                0,
-            )
-        }
-        .map_err(failed)?;
-        let memory = NonNull::new(memory.cast::<Slot>())
-            .ok_or_else(|| LoadError::Map("SLOTS", "mapped at 0".to_owned()))?;
-        Ok(Slots {
-            memory,
-            bytes,
-            count,
-            _data: data,
-        })
-    }
-
-    fn at(&self, slot: u32) -> (&AtomicU64, &AtomicU64) {
-        assert!(slot < self.count, "slot {slot} of {}", self.count);
-        // SAFETY: inside the mapping (checked above), 8-byte aligned, lives as long as self; the kernel side writes
-        // whole words.
-        unsafe {
-            let entry = self.memory.as_ptr().add(slot as usize);
-            (
-                AtomicU64::from_ptr(&raw mut (*entry).cgroup),
-                AtomicU64::from_ptr(&raw mut (*entry).dirty),
-            )
-        }
-    }
-}
-
-impl Drop for Slots {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with these bounds and not handed out beyond self.
-        let _ = unsafe { rustix::mm::munmap(self.memory.as_ptr().cast(), self.bytes) };
+/// The words of a slot.
+fn words(slots: &Mapped<Slot>, slot: u32) -> (&AtomicU64, &AtomicU64) {
+    let entry = slots.at(slot).as_ptr();
+    // SAFETY: an element of a mapping that lives as long as `slots`, 8-byte aligned; the kernel side writes whole words.
+    unsafe {
+        (
+            AtomicU64::from_ptr(&raw mut (*entry).cgroup),
+            AtomicU64::from_ptr(&raw mut (*entry).dirty),
+        )
     }
 }

@@ -14,11 +14,15 @@ use super::check::RecordOffsets;
 use super::counters::Counters;
 use super::facts::Facts;
 use super::plan::{self, WITHIN_FAULTS};
+use super::streaks;
 use crate::doctor::ProbeStatus;
 
 /// The committed kernel object.
 pub(super) const OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../grey-ebpf/object/grey.bpf.o");
+
+/// The CPUs that may ever be there.
+const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// Names probes that are to fail, for tests: `oom_victim,vm_mmap=fexit`.
 pub const FAIL_VAR: &str = "GREY_EBPF_FAIL_PROBES";
@@ -162,6 +166,11 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
         None
     };
 
+    let cpus = std::fs::read_to_string(POSSIBLE_CPUS)
+        .ok()
+        .and_then(|list| streaks::cpus(&list))
+        .ok_or_else(|| LoadError::Map("STREAKS", format!("no CPUs in {POSSIBLE_CPUS}")))?;
+
     let mut loader = EbpfLoader::new();
     loader
         .btf(vmlinux.as_ref())
@@ -179,7 +188,8 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
         .override_global("LAYOUT", &LAYOUT_VERSION, true)
         .map_max_entries("RARE", settings.ring_bytes)
         .map_max_entries("GROWTH", settings.ring_bytes)
-        .map_max_entries("PROCESS_GROWTH", settings.process_slots);
+        .map_max_entries("PROCESS_GROWTH", settings.process_slots)
+        .map_max_entries("STREAKS", cpus);
     for map in [
         "CGROUP_SLOT",
         "FREE_SLOTS",
@@ -199,7 +209,7 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
         free.push(slot, 0)
             .map_err(|error| LoadError::Map("FREE_SLOTS", one_line(&error)))?;
     }
-    let counters = Counters::new(&mut ebpf, free, settings.cgroup_slots)?;
+    let counters = Counters::new(&mut ebpf, free, settings.cgroup_slots, cpus)?;
     let rare: RingBuf<MapData> = take(&mut ebpf, "RARE")?;
     let growth: RingBuf<MapData> = take(&mut ebpf, "GROWTH")?;
     let rare_fd = duplicate(&rare, "RARE")?;

@@ -6,8 +6,10 @@ mod check;
 mod counters;
 mod facts;
 mod load;
+mod mapped;
 mod plan;
 mod stacks;
+mod streaks;
 
 pub use btf::{Btf, BtfError, Param};
 pub use counters::Counters;

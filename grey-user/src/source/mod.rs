@@ -366,7 +366,8 @@ impl Observer {
             return false;
         };
         let delta = grey_core::tree::counter_delta(&now, &known.counted);
-        known.counted = now;
+        // Never back: a reading may lack what is told by the next one.
+        known.counted.add(&delta);
         self.tree.add(id, &delta);
         delta != CgroupCounters::default()
     }
