@@ -2,6 +2,7 @@
 //! Bytes, microseconds, RFC 3339 UTC. An unknown figure is `None` and left out, never zero. The schema only grows.
 
 mod act;
+mod budget;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ pub use act::{
     ActionOutcome, ActionPlan, ActionState, OutcomeVerdict, PlannedWrite, RestoredFile, Rollback,
     SkippedFile,
 };
+pub use budget::Budget;
 pub use verdict::{Cause, Evidence, Grower, GrowingStack, Memory, State, Subject, Verdict};
 
 /// The schema's name and version, the first field of every line.
@@ -565,7 +567,7 @@ pub struct Health {
     /// Resident bytes of this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rss: Option<u64>,
-    /// Run time of our programs since attach; absent unless kernel.bpf_stats_enabled is on.
+    /// Run time of our programs as long as kernel.bpf_stats_enabled was on; absent unless it is on now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bpf_ns_total: Option<u64>,
     /// Records emitted by the kernel side since attach, by kind.
@@ -592,6 +594,9 @@ pub struct Health {
     /// File descriptors open now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fds: Option<u64>,
+    /// Own cost against what it may be; absent where nothing is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
 }
 
 /// A probe or source that does not work in full.

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod act;
+pub mod budget;
 pub mod decode;
 pub mod detect;
 pub mod event;
