@@ -10,12 +10,14 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use grey_core::units::{self, Size};
 
 use crate::alert::AlertArgs;
+use crate::config;
 use crate::config::check::{self, CheckArgs};
 use crate::diagnose::{self, DiagnoseArgs};
 use crate::record::{self, RecordArgs};
 use crate::replay::{self, ReplayArgs};
 use crate::rollback::{self, RollbackArgs};
 use crate::run::{self, RunArgs};
+use crate::source::Budget;
 use crate::{daemon, doctor, enforce, profile, snapshot, watch};
 
 mod man;
@@ -237,9 +239,36 @@ pub struct WatchArgs {
     /// Bytes of each event ring
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = ring_size, hide_short_help = true)]
     pub ring: u32,
+    /// What it may cost.
+    #[command(flatten)]
+    pub budget: BudgetArgs,
     /// Whether CPU time is read, for `daemon`.
     #[arg(skip)]
     pub cpu: bool,
+}
+
+/// What watching may cost; without any of these as much as it takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BudgetArgs {
+    /// CPU time it may take, percent of one core, its programs in the kernel included: above it, it does less; docs/daemon.md
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub budget_cpu: Option<f64>,
+    /// Resident memory it may take: above it, it does less
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub budget_memory: Option<u64>,
+    /// How long is measured before it does less or more
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = window, hide_short_help = true)]
+    pub budget_window: Duration,
+}
+
+impl BudgetArgs {
+    pub(crate) fn budget(&self) -> Budget {
+        Budget {
+            cpu_pct: self.budget_cpu.unwrap_or(0.0),
+            memory: self.budget_memory.unwrap_or(0),
+            window: self.budget_window,
+        }
+    }
 }
 
 /// A switch.
@@ -261,6 +290,23 @@ pub(crate) fn interval(text: &str) -> Result<Duration, String> {
         return Err("an interval is between 10ms and 1h".to_owned());
     }
     Ok(interval)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse();
+    number
+        .ok()
+        .filter(|number| (0.0..=100.0).contains(number))
+        .ok_or_else(|| "a percentage of one core is wanted here, 0 (no limit) to 100".to_owned())
+}
+
+fn window(text: &str) -> Result<Duration, String> {
+    let window = duration(text)?;
+    if config::WINDOW.contains(&window) {
+        Ok(window)
+    } else {
+        Err("a window is between 500ms and 10m".to_owned())
+    }
 }
 
 pub(crate) fn size(text: &str) -> Result<u64, String> {

@@ -8,7 +8,9 @@ use grey_core::govern;
 use crate::act::safety::Safety;
 use crate::cli::Failure;
 use crate::host::{CgroupFs, Host, pressure_source};
+use crate::source::Budget;
 
+mod budget_table;
 pub mod check;
 pub mod document;
 mod files;
@@ -23,6 +25,7 @@ mod tests;
 pub use document::ConfigError;
 use document::{Document, Entry};
 use files::Source;
+pub(crate) use budget_table::WINDOW;
 pub use profile_table::Profiling;
 
 /// Where the configuration is.
@@ -39,6 +42,8 @@ pub struct Config {
     pub host_pressure: Option<pressure_source::Options>,
     /// `[profile]`: what is looked up about a suspect.
     pub profile: Profiling,
+    /// `[budget]`: what watching may cost.
+    pub budget: Budget,
     /// The files it comes from, in the order in which they were read.
     pub files: Vec<PathBuf>,
 }
@@ -101,6 +106,7 @@ fn read(sources: &[Source], mount: &str) -> Read {
     safety_tables::read(&mut root, &mut config.safety);
     config.host_pressure = govern_tables::read(&mut root, &mut config.govern, mount);
     profile_table::read(&mut root, &mut config.profile);
+    budget_table::read(&mut root, &mut config.budget);
     root.finish();
     let (errors, entries) = document.end();
     Read {

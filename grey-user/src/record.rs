@@ -56,6 +56,9 @@ pub struct RecordArgs {
     /// Ticks after which a cgroup that did nothing is read again
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub slow_ticks: u64,
+    /// What it may cost.
+    #[command(flatten)]
+    pub budget: cli::BudgetArgs,
     /// Bytes of each event ring
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = cli::ring_size, hide_short_help = true)]
     pub ring: u32,
@@ -83,6 +86,7 @@ pub fn run(args: &RecordArgs) -> Result<Exit, Failure> {
         plain: false,
         syscall_tracepoints: args.syscall_tracepoints,
         slow_ticks: args.slow_ticks,
+        budget: args.budget.clone(),
         cpu: false,
         stacks: Switch::On,
         ring: args.ring,

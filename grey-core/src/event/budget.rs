@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::units::format_bytes;
+use crate::view::printable;
+
 /// Own cost of the last window against the budget, and what is switched off to keep it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Budget {
@@ -42,6 +45,26 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// What it costs and may cost, for people.
+    #[must_use]
+    pub fn cost(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(limit) = self.limit_cpu_pct {
+            let cpu = self
+                .cpu_pct
+                .map_or("–".to_owned(), |pct| format!("{pct} %"));
+            let programs = self
+                .bpf_pct
+                .map_or(String::new(), |pct| format!(", {pct} % of it in the kernel"));
+            parts.push(format!("{cpu} of a core{programs} (budget {limit} %)"));
+        }
+        if let Some(limit) = self.limit_memory_bytes {
+            let memory = self.memory_bytes.map_or("–".to_owned(), format_bytes);
+            parts.push(format!("{memory} of memory (budget {})", format_bytes(limit)));
+        }
+        parts.join(" and ")
+    }
+
     /// What is done without, for people; nothing where that is nothing.
     #[must_use]
     pub fn told(&self) -> Option<String> {
@@ -49,7 +72,7 @@ impl Budget {
         for step in &self.steps {
             parts.push(match step.as_str() {
                 "interval" => format!("every {} s", self.interval_s),
-                step => format!("no {step}"),
+                step => format!("no {}", printable(step)),
             });
         }
         if self.exhausted {

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use clap::Subcommand;
+use grey_core::event::Budget;
 use grey_core::units::{format_bytes, format_duration_us};
 use grey_core::view::printable;
 use serde_json::Value;
@@ -190,6 +191,10 @@ fn overview(status: &Value) -> String {
             "the configuration was not reloaded: {}\n",
             printable(why)
         ));
+    }
+    if let Ok(budget) = serde_json::from_value::<Budget>(status["budget"].clone()) {
+        let without = budget.told().map_or(String::new(), |it| format!("; {it}"));
+        out.push_str(&format!("watching costs {}{without}\n", budget.cost()));
     }
     out.push_str(&format!(
         "\n{:>8} {:>8} {:>8} {:>8} {:>8}  {:<13} CGROUP\n",

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 /// What is looked back on.
 const MINUTES_US: i64 = 5 * 60 * 1_000_000;
+/// The same while memory is short of what it may take.
+const MINUTE_US: i64 = 60 * 1_000_000;
 /// Cgroups of which a series is kept: those seen active last.
 const MOST_SERIES: usize = 1024;
 /// Lines of other events that are kept.
@@ -79,6 +81,7 @@ pub(super) struct Recorder {
     series: BTreeMap<String, VecDeque<Point>>,
     events: VecDeque<Event>,
     last: Option<Timestamp>,
+    back_us: i64,
 }
 
 /// A process of the cgroup, for the document.
@@ -91,7 +94,24 @@ impl Recorder {
             series: BTreeMap::new(),
             events: VecDeque::new(),
             last: None,
+            back_us: MINUTES_US,
         }
+    }
+
+    /// Whether to look back one minute instead of five.
+    pub(super) fn go_back_less(&mut self, less: bool) {
+        let back_us = if less { MINUTE_US } else { MINUTES_US };
+        if back_us < self.back_us {
+            let newest = self.series.values().filter_map(|series| series.back());
+            let now = newest.map(|point| point.at.0).max().unwrap_or(0);
+            for series in self.series.values_mut() {
+                series.retain(|point| point.at.0 + back_us >= now);
+                series.shrink_to_fit();
+            }
+            self.series.retain(|_, series| !series.is_empty());
+            self.events.retain(|event| event.ts.0 + back_us >= now);
+        }
+        self.back_us = back_us;
     }
 
     /// Takes an event in. An OOM kill gives a document: its path, or why there is none.
@@ -110,7 +130,8 @@ impl Recorder {
             _ => {}
         }
         self.events.push_back(event.clone());
-        let old = |at: Timestamp| at.0 + MINUTES_US < event.ts.0;
+        let back_us = self.back_us;
+        let old = |at: Timestamp| at.0 + back_us < event.ts.0;
         while self.events.len() > MOST_EVENTS || self.events.front().is_some_and(|it| old(it.ts)) {
             self.events.pop_front();
         }
@@ -153,7 +174,7 @@ impl Recorder {
             reclaimed_pages: reclaim.and_then(|it| it.pages_total),
         });
         // What came before the five minutes: the last point of it tells where they began.
-        while series.len() > 1 && series[1].at.0 + MINUTES_US < at.0 {
+        while series.len() > 1 && series[1].at.0 + self.back_us < at.0 {
             series.pop_front();
         }
     }
@@ -164,7 +185,7 @@ impl Recorder {
             .series
             .get(path)
             .and_then(|series| series.back())
-            .is_some_and(|point| point.at.0 + MINUTES_US < now.0);
+            .is_some_and(|point| point.at.0 + self.back_us < now.0);
         if over {
             self.series.remove(path);
         }

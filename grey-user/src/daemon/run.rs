@@ -6,21 +6,22 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use grey_core::act::protection::Shields;
+use grey_core::budget::Step;
 use grey_core::event::Body;
 use grey_core::govern::{Governor, PolicyKind};
 use grey_core::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::act::{Scene, session};
 use crate::cli::{self, Exit, Failure, WatchArgs};
 use crate::config::{self, Config};
 use crate::host::{Host, ProcFs};
-use crate::source::{Clock, Notice, Observer};
+use crate::source::{Clock, Notice, Observer, Pace};
 use crate::watch::keep::Keeper;
-use crate::watch::{machine, readable, sleep_until, waitable};
+use crate::watch::{HEALTH_TICKS, LONGEST, Ticker, machine, readable, sleep_until, waitable};
 
 use super::DaemonArgs;
 use super::actor::{self, Order, Role, Task, Told};
@@ -31,8 +32,8 @@ use super::lines::Lines;
 use super::notify::Notify;
 use super::status::{self, About, Asked, Question, Socket};
 
-/// Ticks between two `health` lines.
-const HEALTH_TICKS: u64 = 30;
+/// The longest that the interval becomes to keep the budget where something may be done: it must be seen in time.
+const LONGEST_ACTING: Duration = Duration::from_secs(2);
 /// How long the actor may take to put everything right at the end.
 const LAST: Duration = Duration::from_secs(10);
 /// Between two looks at which cgroups are protected.
@@ -204,14 +205,14 @@ impl Daemon<'_> {
             }
         };
         let mut out = Vec::new();
+        observer.keep_budget(self.config.budget, self.pace(), Clock::wall(), &mut out);
         observer.tick(Clock::wall(), &mut out);
         observer.health(Clock::wall(), &mut out);
         self.take(&mut out)?;
         let interval = self.args.interval;
-        let mut ticker = tokio::time::interval_at(Instant::now() + interval, interval);
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut ticker = Ticker::new(interval);
+        let mut health = Instant::now() + HEALTH_TICKS * interval;
         let end = self.args.duration.map(|duration| Instant::now() + duration);
-        let mut ticks: u64 = 1;
         let mut alive = self.notify.every().map(tokio::time::interval);
         self.notify.ready(&self.policy());
         while self.open {
@@ -221,6 +222,8 @@ impl Daemon<'_> {
                 _ = hangup.recv() => {
                     self.reload();
                     observer.profile_suspects(self.config.profile.time());
+                    observer.keep_budget(self.config.budget, self.pace(), Clock::wall(), &mut out);
+                    ticker.keep(observer.interval());
                 }
                 () = sleep_until(end) => break,
                 () = due(&mut alive) => self.notify.alive(),
@@ -229,14 +232,21 @@ impl Daemon<'_> {
                 () = readable(notifications.as_ref()) => observer.notified(Clock::wall(), &mut out),
                 () = readable(profiles.as_ref()) => observer.profiled(&mut out),
                 Some(told) = told.recv() => self.heard(told)?,
-                Some(asked) = asked(&mut questions) => self.answer(asked),
-                _ = ticker.tick() => {
+                Some(asked) = asked(&mut questions) => self.answer(asked, observer),
+                () = sleep_until(observer.budget_due().map(Instant::from_std)) => {
+                    if let Some(line) = observer.budget(Clock::wall(), &mut out) {
+                        self.note(line);
+                    }
+                    ticker.keep(observer.interval());
+                    self.recorder.go_back_less(observer.spares(Step::Recorder));
+                }
+                () = ticker.tick() => {
                     observer.tick(Clock::wall(), &mut out);
-                    if ticks.is_multiple_of(HEALTH_TICKS) {
+                    if Instant::now() >= health {
                         observer.health(Clock::wall(), &mut out);
                         self.governor.set_utc_offset(utc_offset());
+                        health = Instant::now() + HEALTH_TICKS * interval;
                     }
-                    ticks += 1;
                     self.take(&mut out)?;
                     let (left, trouble) = self.host_side.look();
                     self.governor.set_host_available(left);
@@ -437,7 +447,18 @@ impl Daemon<'_> {
         }
     }
 
-    fn answer(&mut self, (question, answer): Asked) {
+    /// How often is looked, and how seldom at most.
+    fn pace(&self) -> Pace {
+        let settings = self.governor.settings();
+        let acts = settings.policy != PolicyKind::Observe || !settings.overrides.is_empty();
+        Pace {
+            interval: self.args.interval,
+            longest: if acts { LONGEST_ACTING } else { LONGEST },
+            recorder: true,
+        }
+    }
+
+    fn answer(&mut self, (question, answer): Asked, observer: &Observer) {
         let now = Clock::wall();
         let said = |text: String| json!({ "said": text });
         let value = match question {
@@ -450,6 +471,7 @@ impl Daemon<'_> {
                     reload_failed: self.reload_failed.as_deref(),
                     incidents: self.incidents,
                     notes: &self.notes,
+                    budget: observer.budget_figures(),
                 };
                 status::status(&self.governor, &about)
             }

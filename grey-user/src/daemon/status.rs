@@ -126,6 +126,7 @@ pub(super) struct About<'a> {
     pub(super) reload_failed: Option<&'a str>,
     pub(super) incidents: u64,
     pub(super) notes: &'a std::collections::VecDeque<(Timestamp, String)>,
+    pub(super) budget: Option<grey_core::event::Budget>,
 }
 
 /// All that there is to say.
@@ -205,6 +206,7 @@ pub(super) fn status(governor: &Governor, about: &About<'_>) -> Value {
         "cooling_down": governor.bounds().cooling(now).collect::<Vec<_>>(),
         "learned": { "outcomes": model.outcomes, "bad": model.bad, "weights": weights },
         "incidents": about.incidents,
+        "budget": about.budget,
         "notes": notes,
     })
 }

@@ -1,6 +1,11 @@
 //! Attaches a probe in the first of its ways that works.
 
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, TracePoint};
+use aya::programs::fentry::FEntryLinkId;
+use aya::programs::fexit::FExitLinkId;
+use aya::programs::kprobe::KProbeLinkId;
+use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::trace_point::TracePointLinkId;
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, TracePoint};
 use aya::{Btf, Ebpf};
 use grey_common::NO_OFFSET;
 
@@ -21,6 +26,25 @@ pub(super) fn growth_possible(facts: &Facts) -> Result<(), String> {
     Ok(())
 }
 
+/// How a probe is attached, to take it off and put it back.
+pub(super) struct Attached {
+    pub(super) probe: &'static str,
+    pub(super) programs: Vec<(&'static str, Hook)>,
+    /// One for each program; none while they are off.
+    pub(super) links: Vec<Link>,
+    /// What is told of it while it is on; kept while it is off.
+    pub(super) before: Option<ProbeStatus>,
+}
+
+/// What a program is attached by.
+pub(super) enum Link {
+    Btf(BtfTracePointLinkId),
+    Fentry(FEntryLinkId),
+    Fexit(FExitLinkId),
+    Kprobe(KProbeLinkId),
+    Record(TracePointLinkId),
+}
+
 /// Tries the ways of a probe in order.
 pub(super) fn attach_probe(
     ebpf: &mut Ebpf,
@@ -29,7 +53,7 @@ pub(super) fn attach_probe(
     vmlinux: Option<&Btf>,
     probe: &Probe,
     before: &[ProbeStatus],
-) -> ProbeStatus {
+) -> (ProbeStatus, Option<Attached>) {
     let mut reasons: Vec<String> = Vec::new();
     let faults = before
         .iter()
@@ -38,8 +62,8 @@ pub(super) fn attach_probe(
         let result = allowed(facts, settings, probe, way, faults)
             .and_then(|()| attach_way(ebpf, facts, vmlinux, way));
         match result {
-            Ok(()) => {
-                return ProbeStatus {
+            Ok(links) => {
+                let status = ProbeStatus {
                     name: probe.name.to_owned(),
                     family: probe.family.to_owned(),
                     attached: Some(way.label.to_owned()),
@@ -48,6 +72,13 @@ pub(super) fn attach_probe(
                     lost: None,
                     reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
                 };
+                let attached = Attached {
+                    probe: probe.name,
+                    programs: way.programs.clone(),
+                    links,
+                    before: None,
+                };
+                return (status, Some(attached));
             }
             Err(reason) => {
                 tracing::debug!(probe = probe.name, way = way.label, %reason, "not attached");
@@ -55,7 +86,7 @@ pub(super) fn attach_probe(
             }
         }
     }
-    off(probe, reasons.join("; "))
+    (off(probe, reasons.join("; ")), None)
 }
 
 /// A probe that is not attached.
@@ -106,57 +137,101 @@ fn attach_way(
     facts: &Facts,
     vmlinux: Option<&Btf>,
     way: &Way,
-) -> Result<(), String> {
+) -> Result<Vec<Link>, String> {
     for (_, hook) in &way.programs {
         check::check(facts, *hook)?;
     }
+    let mut links = Vec::new();
     for (n, (program, hook)) in way.programs.iter().enumerate() {
-        if let Err(reason) = attach(ebpf, vmlinux, program, *hook) {
-            for (program, hook) in &way.programs[..=n] {
-                unload(ebpf, program, *hook);
+        let link =
+            load(ebpf, vmlinux, program, *hook).and_then(|()| attach(ebpf, program, *hook));
+        match link {
+            Ok(link) => links.push(link),
+            Err(reason) => {
+                for (program, hook) in &way.programs[..=n] {
+                    unload(ebpf, program, *hook);
+                }
+                return Err(reason);
             }
-            return Err(reason);
         }
     }
-    Ok(())
+    Ok(links)
 }
 
-fn attach(ebpf: &mut Ebpf, vmlinux: Option<&Btf>, name: &str, hook: Hook) -> Result<(), String> {
+fn load(ebpf: &mut Ebpf, vmlinux: Option<&Btf>, name: &str, hook: Hook) -> Result<(), String> {
     let btf = || vmlinux.ok_or("aya could not read the kernel's BTF");
     let program = ebpf
         .program_mut(name)
         .ok_or_else(|| format!("the object has no program {name}"))?;
-    let wrong_type = |error: ProgramError| format!("program {name}: {error}");
     let result = match hook {
         Hook::Btf(tracepoint, _) => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(wrong_type)?;
-            program
-                .load(tracepoint, btf()?)
-                .and_then(|()| program.attach().map(drop))
+            let btf = btf()?;
+            <&mut BtfTracePoint>::try_from(program)
+                .and_then(|program| program.load(tracepoint, btf))
         }
         Hook::Fentry(function) => {
-            let program: &mut FEntry = program.try_into().map_err(wrong_type)?;
-            program
-                .load(function, btf()?)
-                .and_then(|()| program.attach().map(drop))
+            let btf = btf()?;
+            <&mut FEntry>::try_from(program).and_then(|program| program.load(function, btf))
         }
         Hook::Fexit(function) => {
-            let program: &mut FExit = program.try_into().map_err(wrong_type)?;
-            program
-                .load(function, btf()?)
-                .and_then(|()| program.attach().map(drop))
+            let btf = btf()?;
+            <&mut FExit>::try_from(program).and_then(|program| program.load(function, btf))
         }
-        Hook::Kprobe(function) | Hook::Kretprobe(function) => {
-            let program: &mut KProbe = program.try_into().map_err(wrong_type)?;
-            program
-                .load()
-                .and_then(|()| program.attach(function, 0).map(drop))
+        Hook::Kprobe(_) | Hook::Kretprobe(_) => {
+            <&mut KProbe>::try_from(program).and_then(|program| program.load())
         }
-        Hook::Record(category, event) => {
-            let program: &mut TracePoint = program.try_into().map_err(wrong_type)?;
-            program
-                .load()
-                .and_then(|()| program.attach(category, event).map(drop))
+        Hook::Record(..) => {
+            <&mut TracePoint>::try_from(program).and_then(|program| program.load())
+        }
+    };
+    result.map_err(|error| format!("program {name}: {}", one_line(&error)))
+}
+
+/// Attaches a program that is loaded.
+pub(super) fn attach(ebpf: &mut Ebpf, name: &str, hook: Hook) -> Result<Link, String> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("the object has no program {name}"))?;
+    let result = match hook {
+        Hook::Btf(..) => <&mut BtfTracePoint>::try_from(program)
+            .and_then(|program| program.attach())
+            .map(Link::Btf),
+        Hook::Fentry(_) => <&mut FEntry>::try_from(program)
+            .and_then(|program| program.attach())
+            .map(Link::Fentry),
+        Hook::Fexit(_) => <&mut FExit>::try_from(program)
+            .and_then(|program| program.attach())
+            .map(Link::Fexit),
+        Hook::Kprobe(function) | Hook::Kretprobe(function) => <&mut KProbe>::try_from(program)
+            .and_then(|program| program.attach(function, 0))
+            .map(Link::Kprobe),
+        Hook::Record(category, event) => <&mut TracePoint>::try_from(program)
+            .and_then(|program| program.attach(category, event))
+            .map(Link::Record),
+    };
+    result.map_err(|error| format!("program {name}: {}", one_line(&error)))
+}
+
+/// Takes an attached program off; it stays loaded.
+pub(super) fn detach(ebpf: &mut Ebpf, name: &str, link: Link) -> Result<(), String> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("the object has no program {name}"))?;
+    let result = match link {
+        Link::Btf(link) => {
+            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.detach(link))
+        }
+        Link::Fentry(link) => {
+            <&mut FEntry>::try_from(program).and_then(|program| program.detach(link))
+        }
+        Link::Fexit(link) => {
+            <&mut FExit>::try_from(program).and_then(|program| program.detach(link))
+        }
+        Link::Kprobe(link) => {
+            <&mut KProbe>::try_from(program).and_then(|program| program.detach(link))
+        }
+        Link::Record(link) => {
+            <&mut TracePoint>::try_from(program).and_then(|program| program.detach(link))
         }
     };
     result.map_err(|error| format!("program {name}: {}", one_line(&error)))

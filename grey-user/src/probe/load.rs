@@ -9,7 +9,7 @@ use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use grey_common::LAYOUT_VERSION;
 use thiserror::Error;
 
-use super::attach::{attach_probe, growth_possible, off};
+use super::attach::{Attached, attach_probe, growth_possible, off};
 use super::check::RecordOffsets;
 use super::counters::Counters;
 use super::facts::Facts;
@@ -108,7 +108,8 @@ pub struct Kernel {
     /// Each probe, attached or not.
     pub probes: Vec<ProbeStatus>,
     own: HashMap<MapData, u32, u32>,
-    ebpf: Ebpf,
+    pub(super) attached: Vec<Attached>,
+    pub(super) ebpf: Ebpf,
 }
 
 impl Kernel {
@@ -216,8 +217,9 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
     let growth_fd = duplicate(&growth, "GROWTH")?;
     let own = take(&mut ebpf, "OWN_TGIDS")?;
     let mut probes: Vec<ProbeStatus> = Vec::new();
+    let mut attached = Vec::new();
     for probe in plan::probes() {
-        let status = attach_probe(
+        let (status, how) = attach_probe(
             &mut ebpf,
             facts,
             settings,
@@ -226,6 +228,7 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
             &probes,
         );
         probes.push(status);
+        attached.extend(how);
     }
     Ok(Kernel {
         rare,
@@ -235,6 +238,7 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
         counters,
         probes,
         own,
+        attached,
         ebpf,
     })
 }

@@ -10,6 +10,7 @@ mod mapped;
 mod plan;
 mod stacks;
 mod streaks;
+mod switch;
 
 pub use btf::{Btf, BtfError, Param};
 pub use counters::Counters;
@@ -17,3 +18,4 @@ pub use facts::Facts;
 pub use load::{FAIL_VAR, Kernel, LoadError, Settings, load, unavailable};
 pub use plan::{Probe, SYSCALL_TRACEPOINT, probes};
 pub use stacks::{StackProbe, StackRoom, StackTables, StackTarget};
+pub use switch::{Family, RunTimes};

@@ -144,7 +144,7 @@ impl StackProbe {
         let moves = take(&mut ebpf, "STACK_MOVES")?;
         let mut probes: Vec<ProbeStatus> = Vec::new();
         for probe in plan::stack_probes() {
-            let status = attach_probe(
+            let (status, _) = attach_probe(
                 &mut ebpf,
                 facts,
                 settings,

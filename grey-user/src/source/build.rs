@@ -138,8 +138,16 @@ fn faults(
     known: &mut Known,
     major: Option<u64>,
 ) -> Option<Faults> {
+    let counted = coverage.fault_user && coverage.fault_kernel;
+    // Major faults that came while none were counted are not taken off those that were.
+    if let (false, Some(base), Some(seen), Some(major)) =
+        (counted, &mut known.major_base, known.major_seen, major)
+    {
+        *base += major.saturating_sub(seen);
+    }
+    known.major_seen = major.or(known.major_seen);
     let user = totals.fault_user_read + totals.fault_user_write + totals.fault_user_exec;
-    let minor = (coverage.fault_user && coverage.fault_kernel).then(|| {
+    let minor = counted.then(|| {
         let all = user + totals.fault_kernel;
         let major = major.map_or(0, |major| {
             major.saturating_sub(*known.major_base.get_or_insert(major))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use grey_common::{RecordKind, loss};
+use grey_core::budget::Step;
 use grey_core::event::{Body, Degraded, Health};
 use grey_core::time::Timestamp;
 
@@ -40,9 +41,11 @@ impl Observer {
         let health = Health {
             cpu_pct,
             rss: cost.rss,
+            // Else it is what was measured now and then for the budget.
             bpf_ns_total: self
                 .kernel
                 .as_ref()
+                .filter(|_| self.stats_are_on())
                 .map(crate::probe::Kernel::run_time_ns)
                 .filter(|ns| *ns > 0),
             emitted,
@@ -57,6 +60,7 @@ impl Observer {
             cgroups: self.known.len() as u64,
             map_entries,
             fds: cost.fds,
+            budget: self.budget_figures(),
         };
         self.emit(Body::Health { health }, now, None, out);
     }
@@ -77,6 +81,33 @@ impl Observer {
                 reason: probe.reason.clone().unwrap_or_default(),
             })
             .collect();
+        let interval = self.interval().unwrap_or_default().as_secs_f64();
+        for (step, attached, lost) in [
+            (
+                Step::Stacks,
+                "off".to_owned(),
+                "stacks of confirmed verdicts",
+            ),
+            (
+                Step::Interval,
+                format!("every {interval} s"),
+                "figures between two looks (events come at once as before)",
+            ),
+            (
+                Step::Recorder,
+                "one minute".to_owned(),
+                "figures of incidents more than a minute before them",
+            ),
+        ] {
+            if self.spares(step) {
+                degraded.push(Degraded {
+                    probe: step.name().to_owned(),
+                    attached,
+                    lost: lost.to_owned(),
+                    reason: "to keep the budget".to_owned(),
+                });
+            }
+        }
         if !self.fs.has_memory() {
             degraded.push(Degraded {
                 probe: "memory_files".to_owned(),

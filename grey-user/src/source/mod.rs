@@ -1,6 +1,7 @@
 //! Where events come from: rings, counters and files become [`Event`]s. No output and no waiting here; the loop in
 //! `watch` says when.
 
+mod budget;
 mod build;
 mod clock;
 mod coverage;
@@ -23,6 +24,8 @@ use grey_core::tree::Tree;
 use crate::doctor::ProbeStatus;
 use crate::host::{CgroupFiles, CgroupFs, EventWatches, Host, OwnCost, ProcFs};
 use crate::probe::Kernel;
+use budget::Keeping;
+pub use budget::{Budget, Pace};
 pub use clock::Clock;
 use coverage::Coverage;
 use suspects::Suspects;
@@ -71,6 +74,8 @@ struct Known {
     counted: CgroupCounters,
     /// pgmajfault at the first reading, if the cgroup is older than the probes.
     major_base: Option<u64>,
+    /// pgmajfault at the last reading.
+    major_seen: Option<u64>,
     minor_shown: u64,
     /// oom_kill of memory.events as far as it has been told of.
     oom_kills: Option<u64>,
@@ -140,6 +145,7 @@ pub struct Observer {
     last_growth: HashMap<u32, u64>,
     judge: Option<Judge>,
     suspects: Suspects,
+    budget: Option<Keeping>,
     tick: u64,
     seq: u64,
     host_name: String,
@@ -199,6 +205,7 @@ impl Observer {
             last_growth: HashMap::new(),
             judge: None,
             suspects: Suspects::default(),
+            budget: None,
             tick: 0,
             seq: 0,
             host_name,
@@ -275,6 +282,21 @@ impl Observer {
         if self.lifecycle_losses() > self.lost_at_walk {
             self.scan(out);
         }
+        self.read_due(now, out);
+        let tick = self.tick;
+        self.grown.retain(|_, at| tick < *at + 30);
+        self.last_growth
+            .retain(|pid, _| self.grown.contains_key(pid));
+        self.tick += 1;
+    }
+
+    /// Reads every cgroup, whether it was active or not.
+    fn read_all(&mut self, now: Timestamp, out: &mut Vec<Notice>) {
+        self.touched.extend(self.known.keys());
+        self.read_due(now, out);
+    }
+
+    fn read_due(&mut self, now: Timestamp, out: &mut Vec<Notice>) {
         let due = self.due();
         // All counts before the first line: a parent's comes before its children's and sums them up.
         for id in &due {
@@ -283,11 +305,6 @@ impl Observer {
         for id in due {
             self.sample(id, now, out);
         }
-        let tick = self.tick;
-        self.grown.retain(|_, at| tick < *at + 30);
-        self.last_growth
-            .retain(|pid, _| self.grown.contains_key(pid));
-        self.tick += 1;
     }
 
     fn scan_every(&self) -> u64 {
@@ -319,10 +336,14 @@ impl Observer {
         self.collect();
         let mut due: HashSet<u64> = std::mem::take(&mut self.touched);
         let slow = self.options.slow_ticks.max(1);
-        let all = self.tick == 0 || !self.coverage.fault_user;
+        let unseen = self.unseen_every();
         for (id, known) in &self.known {
             // Spread over the ticks by id, so that they do not come all at once.
-            if all
+            let unseen = unseen.is_some_and(|every| {
+                every == 1 || self.tick >= known.read_at + every
+            });
+            if self.tick == 0
+                || unseen
                 || self.tick >= known.read_at + slow
                 || (known.read_at + slow / 2 < self.tick && (id + self.tick).is_multiple_of(slow))
             {

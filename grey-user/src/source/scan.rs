@@ -109,6 +109,7 @@ impl Observer {
                 counted: CgroupCounters::default(),
                 // A cgroup made after the first tick began with the probes attached.
                 major_base: (self.tick > 0).then_some(0),
+                major_seen: None,
                 minor_shown: 0,
                 oom_kills: (self.tick > 0).then_some(0),
                 own: ProcessSums::default(),

@@ -52,6 +52,8 @@ pub(super) struct Suspects {
     waiting: VecDeque<String>,
     done: HashMap<String, Done>,
     held: Vec<(Instant, Finding)>,
+    /// Nobody is profiled for now.
+    paused: bool,
 }
 
 struct Running {
@@ -73,6 +75,25 @@ impl Drop for Running {
 }
 
 impl Suspects {
+    /// Whether suspects are profiled, or would be but for the budget.
+    pub(super) fn profiles(&self) -> bool {
+        self.time.is_some() && self.bell.is_some()
+    }
+
+    /// Profiles nobody until [`Suspects::go_on`], and gives back what profiles hold.
+    pub(super) fn pause(&mut self) {
+        self.paused = true;
+        self.running = None;
+        self.waiting = VecDeque::new();
+        self.done = HashMap::new();
+        give_back();
+    }
+
+    /// Profiles again.
+    pub(super) fn go_on(&mut self) {
+        self.paused = false;
+    }
+
     /// Profiles this cgroup now or as soon as it can.
     fn begin(&mut self, path: &str) {
         let known = self
@@ -83,7 +104,7 @@ impl Suspects {
             .running
             .as_ref()
             .is_some_and(|running| running.path == path);
-        if !known && !under_way && self.waiting.len() < MOST_WAITING {
+        if !self.paused && !known && !under_way && self.waiting.len() < MOST_WAITING {
             self.waiting.retain(|waits| waits != path);
             self.waiting.push_back(path.to_owned());
         }

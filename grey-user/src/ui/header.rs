@@ -1,5 +1,6 @@
 //! The lines at the top and the bottom: whose memory this is, how the watch itself fares, and the keys.
 
+use grey_core::event::Budget;
 use grey_core::units::format_bytes;
 use grey_core::view::{Model, printable};
 use ratatui::buffer::Buffer;
@@ -113,6 +114,9 @@ fn health(model: &Model, theme: Theme) -> Words {
             format!("{} degraded", health.degraded.len()),
             theme.warning(),
         ));
+    }
+    if let Some(without) = health.budget.as_ref().and_then(Budget::told) {
+        words.push((format!("budget: {without}"), theme.warning()));
     }
     if let Some(cpu) = health.cpu_pct {
         words.push((

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use grey_core::event::Event;
+use grey_core::event::{Budget, Event};
 use grey_core::view::{Alert, Judged, Model, Query, Row, printable};
 
 use super::columns::{self, Column, Columns};
@@ -160,6 +160,10 @@ fn summary(text: &mut String, model: &Model, info: &Info) {
         let n = health.degraded.len();
         let plural = if n == 1 { "" } else { "s" };
         let _ = write!(text, "  {n} probe{plural} degraded");
+    }
+    let budget = model.health().and_then(|health| health.budget.as_ref());
+    if let Some(without) = budget.and_then(Budget::told) {
+        let _ = write!(text, "  budget: {without}");
     }
     text.push('\n');
 }

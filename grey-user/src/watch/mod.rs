@@ -8,6 +8,7 @@ mod view;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use crossterm::event::EventStream;
 use futures_util::StreamExt as _;
@@ -21,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::alert::{self, AlertArgs, Alerts};
 use crate::cli::{self, Exit, Failure, Switch, WatchArgs, WatchCommand};
 use crate::host::{self, psi};
-use crate::source::{Clock, Notice, Observer, SUSPECT_TIME};
+use crate::source::{Clock, Notice, Observer, Pace, SUSPECT_TIME};
 use crate::ui::Outcome;
 use keep::Keeper;
 use view::View;
@@ -30,8 +31,10 @@ use view::View;
 const MOST_TRIGGERS: usize = 64;
 /// A tenth of a second stalled within one second.
 const TRIGGER_US: (u64, u64) = (100_000, 1_000_000);
-/// Ticks between two `health` lines.
-const HEALTH_TICKS: u64 = 30;
+/// Ticks of the interval that was asked for between two `health` lines.
+pub(crate) const HEALTH_TICKS: u32 = 30;
+/// The longest that the interval becomes to keep the budget.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10);
 
 /// Runs `watch` to its end.
 pub fn run(args: &WatchCommand) -> Result<Exit, Failure> {
@@ -90,6 +93,12 @@ fn show(
         view.recall(event);
     }
     let mut out = Vec::new();
+    let pace = Pace {
+        interval: args.interval,
+        longest: LONGEST,
+        recorder: false,
+    };
+    observer.keep_budget(args.budget.budget(), pace, Clock::wall(), &mut out);
     // The first look comes at once; it also finds the cgroups that --cgroup names.
     observer.tick(Clock::wall(), &mut out);
     machine::check_filter(args, &observer)?;
@@ -152,11 +161,10 @@ async fn watch(
     }
     view.tick(false)?;
     let mut pressures = pressure_sources(args, observer);
-    let mut ticker = tokio::time::interval_at(Instant::now() + args.interval, args.interval);
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut ticker = Ticker::new(args.interval);
     let end = args.duration.map(|duration| Instant::now() + duration);
     let mut keys = view.wants_keys().then(EventStream::new);
-    let mut ticks: u64 = 1;
+    let mut health = Instant::now() + HEALTH_TICKS * args.interval;
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
@@ -170,12 +178,18 @@ async fn watch(
             fired = pressure(&mut pressures) => if let Some((path, pressure)) = fired {
                 observer.pressure(&path, pressure, Clock::wall(), &mut out);
             },
-            _ = ticker.tick() => {
-                observer.tick(Clock::wall(), &mut out);
-                if ticks.is_multiple_of(HEALTH_TICKS) {
-                    observer.health(Clock::wall(), &mut out);
+            () = sleep_until(observer.budget_due().map(Instant::from_std)) => {
+                if let Some(line) = observer.budget(Clock::wall(), &mut out) {
+                    view.tell(&line);
                 }
-                ticks += 1;
+                ticker.keep(observer.interval());
+            }
+            () = ticker.tick() => {
+                observer.tick(Clock::wall(), &mut out);
+                if Instant::now() >= health {
+                    observer.health(Clock::wall(), &mut out);
+                    health = Instant::now() + HEALTH_TICKS * args.interval;
+                }
                 if let Some(line) = keeper.as_mut().and_then(|keeper| keeper.tick(observer)) {
                     view.tell(&line);
                 }
@@ -202,6 +216,31 @@ async fn watch(
     observer.health(Clock::wall(), &mut out);
     view.show(&mut out)?;
     view.finish()
+}
+
+/// The ticks, at an interval that may change.
+pub(crate) struct Ticker {
+    every: Duration,
+    ticks: tokio::time::Interval,
+}
+
+impl Ticker {
+    pub(crate) fn new(every: Duration) -> Ticker {
+        let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        Ticker { every, ticks }
+    }
+
+    /// Ticks at this interval from now on.
+    pub(crate) fn keep(&mut self, every: Option<Duration>) {
+        if let Some(every) = every.filter(|every| *every != self.every) {
+            *self = Ticker::new(every);
+        }
+    }
+
+    pub(crate) async fn tick(&mut self) {
+        self.ticks.tick().await;
+    }
 }
 
 pub(crate) fn waitable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {

@@ -1,0 +1,445 @@
+//! What watching costs, measured window by window, and what is done without while that is more than it may be.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use aya::sys::{Stats, enable_stats};
+use grey_core::budget::{Change, Costs, Ladder, Limits, Offer, Programs, Step};
+use grey_core::event;
+use grey_core::time::Timestamp;
+
+use super::{Notice, Observer};
+use crate::host::OwnCost;
+use crate::probe::{Family, RunTimes};
+use crate::watch::machine::give_back;
+
+/// The programs are timed for this part of each window only: two readings of the clock, about 25 ns, are added to each
+/// run of each program on the machine meanwhile.
+const TIMED: u32 = 30;
+const TIMED_LEAST: Duration = Duration::from_millis(200);
+const TIMED_MOST: Duration = Duration::from_secs(1);
+/// Where faults do not tell who is active, every cgroup is read after this time.
+const UNSEEN: Duration = Duration::from_secs(10);
+
+/// What watching may cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// CPU time of this process and its programs, percent of one core; 0 for no limit.
+    pub cpu_pct: f64,
+    /// Resident bytes; 0 for no limit.
+    pub memory: u64,
+    /// How long is measured before anything is decided.
+    pub window: Duration,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget {
+            cpu_pct: 1.0,
+            memory: 64 << 20,
+            window: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Budget {
+    fn limits(&self) -> Limits {
+        Limits {
+            cpu_pct: (self.cpu_pct > 0.0).then_some(self.cpu_pct),
+            memory: (self.memory > 0).then_some(self.memory),
+        }
+    }
+}
+
+/// What may be given up to keep it.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Time between two looks at the counters.
+    pub interval: Duration,
+    /// The longest that it may become.
+    pub longest: Duration,
+    /// Whether whoever reads the events keeps a flight recorder.
+    pub recorder: bool,
+}
+
+impl Pace {
+    fn after(&self, doublings: usize) -> Duration {
+        let factor = u32::try_from(doublings).map_or(u32::MAX, |n| 1_u32 << n.min(31));
+        let most = self.longest.max(self.interval);
+        self.interval.saturating_mul(factor).min(most)
+    }
+
+    fn doublings(&self) -> usize {
+        (0..32)
+            .find(|n| self.after(*n) >= self.longest)
+            .unwrap_or_default()
+    }
+}
+
+/// The programs' time is being taken.
+struct Timing {
+    since: Instant,
+    before: RunTimes,
+    /// Keeps the kernel's statistics on; absent where they are on anyway.
+    _stats: Option<OwnedFd>,
+}
+
+/// The budget in force, and what was measured.
+pub(super) struct Keeping {
+    budget: Budget,
+    pace: Pace,
+    ladder: Ladder,
+    due: Instant,
+    began: (Instant, OwnCost),
+    timing: Option<Timing>,
+    /// Why the programs' time is not known.
+    unknown: Option<String>,
+    last: Option<Costs>,
+    exhausted: bool,
+}
+
+impl Keeping {
+    pub(super) fn times(&self, step: Step) -> usize {
+        self.ladder.times(step)
+    }
+
+    fn begin(&mut self, cost: OwnCost) {
+        let now = Instant::now();
+        self.began = (now, cost);
+        self.due = now + self.budget.window.saturating_sub(timed(self.budget.window));
+    }
+
+    pub(super) fn figures(&self) -> event::Budget {
+        let limits = self.budget.limits();
+        let hundredths = |pct: f64| (pct * 100.0).round() / 100.0;
+        let mut steps: Vec<String> = Vec::new();
+        for step in self.ladder.steps().map(Step::name) {
+            if !steps.iter().any(|it| it == step) {
+                steps.push(step.to_owned());
+            }
+        }
+        event::Budget {
+            cpu_pct: self.last.map(|costs| hundredths(costs.cpu_pct())),
+            bpf_pct: self
+                .last
+                .and_then(|costs| Some(hundredths(costs.programs?.sum()))),
+            bpf_unknown: self.unknown.clone(),
+            limit_cpu_pct: limits.cpu_pct,
+            memory_bytes: self.last.and_then(|costs| costs.memory),
+            limit_memory_bytes: limits.memory,
+            window_s: self.budget.window.as_secs_f64(),
+            step: self.ladder.steps().len() as u64,
+            steps,
+            interval_s: self.pace.after(self.times(Step::Interval)).as_secs_f64(),
+            exceeded: self
+                .last
+                .iter()
+                .flat_map(|costs| costs.exceeds(&limits))
+                .map(|resource| resource.name().to_owned())
+                .collect(),
+            exhausted: self.exhausted,
+        }
+    }
+}
+
+fn timed(window: Duration) -> Duration {
+    (window / TIMED).clamp(TIMED_LEAST, TIMED_MOST)
+}
+
+impl Observer {
+    /// Keeps this budget from now on. What an earlier one had switched off comes back.
+    pub fn keep_budget(
+        &mut self,
+        budget: Budget,
+        pace: Pace,
+        now: Timestamp,
+        out: &mut Vec<Notice>,
+    ) {
+        let earlier = self.budget.take();
+        let steps: Vec<Step> = earlier
+            .iter()
+            .flat_map(|earlier| earlier.ladder.steps().rev())
+            .collect();
+        for step in steps {
+            if let Err(error) = self.give_back(step, now, out) {
+                tracing::warn!("{step}: {error}");
+            }
+        }
+        let mut keeping = Keeping {
+            budget,
+            pace,
+            ladder: Ladder::default(),
+            due: Instant::now(),
+            began: (Instant::now(), OwnCost::default()),
+            timing: None,
+            unknown: None,
+            last: None,
+            exhausted: false,
+        };
+        keeping.begin(OwnCost::now());
+        self.budget = Some(keeping);
+    }
+
+    /// When [`Observer::budget`] wants to be called next.
+    #[must_use]
+    pub fn budget_due(&self) -> Option<Instant> {
+        let keeping = self.budget.as_ref()?;
+        (keeping.budget.limits() != Limits::default()).then_some(keeping.due)
+    }
+
+    /// Time between two ticks now; `None` where no pace was given.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        let keeping = self.budget.as_ref()?;
+        Some(keeping.pace.after(keeping.times(Step::Interval)))
+    }
+
+    /// Whether this is done without now.
+    #[must_use]
+    pub fn spares(&self, step: Step) -> bool {
+        self.budget
+            .as_ref()
+            .is_some_and(|keeping| keeping.times(step) > 0)
+    }
+
+    /// Own cost against the budget, where anything is limited.
+    #[must_use]
+    pub fn budget_figures(&self) -> Option<event::Budget> {
+        let keeping = self.budget.as_ref()?;
+        (keeping.budget.limits() != Limits::default()).then(|| keeping.figures())
+    }
+
+    /// Ticks after which a cgroup is read again where no fault tells that it was active; `None` where faults tell.
+    pub(super) fn unseen_every(&self) -> Option<u64> {
+        if self.coverage.fault_user {
+            return None;
+        }
+        let interval = self.interval().filter(|_| self.spares(Step::Faults));
+        let ticks = interval.map_or(1, |it| UNSEEN.as_micros().div_ceil(it.as_micros().max(1)));
+        Some(u64::try_from(ticks).unwrap_or(u64::MAX).max(1))
+    }
+
+    /// Measures, and at the end of a window takes a step. Returns what there is to tell people.
+    pub fn budget(&mut self, now: Timestamp, out: &mut Vec<Notice>) -> Option<String> {
+        let keeping = self.budget.as_mut()?;
+        let end = keeping.began.0 + keeping.budget.window;
+        if keeping.timing.is_none() && Instant::now() < end {
+            let timing = self.take_time();
+            let keeping = self.budget.as_mut()?;
+            match timing {
+                Ok(timing) => {
+                    keeping.timing = timing;
+                    keeping.unknown = None;
+                }
+                Err(error) => keeping.unknown = Some(error),
+            }
+            keeping.due = end;
+            return None;
+        }
+        let programs = self.programs();
+        let cost = self.cost_without_free_memory();
+        let offer = self.offer();
+        let keeping = self.budget.as_mut()?;
+        let (began, before) = keeping.began;
+        let wall = began.elapsed().as_micros().max(1) as f64;
+        let costs = Costs {
+            own_pct: cost.cpu_us.saturating_sub(before.cpu_us) as f64 * 100.0 / wall,
+            programs,
+            memory: cost.rss,
+        };
+        keeping.last = Some(costs);
+        keeping.begin(cost);
+        let limits = keeping.budget.limits();
+        let change = keeping.ladder.window(&costs, &limits, &offer);
+        let told = keeping.figures().cost();
+        let end = keeping.ladder.exhausted() && !keeping.exhausted;
+        keeping.exhausted = keeping.ladder.exhausted();
+        let line = match change {
+            Some(change) => self.change(change, now, out),
+            None if end => "nothing is left that could be done without".to_owned(),
+            None => return None,
+        };
+        self.health(now, out);
+        Some(format!("watching costs {told}: {line}"))
+    }
+
+    /// What this process costs. Where its memory is over the limit, what it holds and does not use goes first.
+    fn cost_without_free_memory(&self) -> OwnCost {
+        let cost = OwnCost::now();
+        let keeping = self.budget.as_ref();
+        let limit = keeping.and_then(|keeping| keeping.budget.limits().memory);
+        if cost.rss.zip(limit).is_some_and(|(rss, limit)| rss > limit) {
+            give_back();
+            return OwnCost::now();
+        }
+        cost
+    }
+
+    fn offer(&self) -> Offer {
+        let Some(keeping) = &self.budget else {
+            return Offer::default();
+        };
+        let has = |family, step| {
+            let kernel = self.kernel.as_ref();
+            keeping.times(step) > 0 || kernel.is_some_and(|kernel| kernel.has_any(family))
+        };
+        Offer {
+            stacks: self.suspects.profiles(),
+            doublings: keeping.pace.doublings(),
+            calls: has(Family::Calls, Step::Calls),
+            faults: has(Family::Faults, Step::Faults),
+            recorder: keeping.pace.recorder,
+        }
+    }
+
+    /// Begins to time the programs.
+    fn take_time(&self) -> Result<Option<Timing>, String> {
+        let Some(kernel) = &self.kernel else {
+            return Ok(None);
+        };
+        let stats = match enable_stats(Stats::RunTime) {
+            Ok(stats) => Some(stats),
+            Err(_) if self.stats_are_on() => None,
+            Err(error) => {
+                return Err(format!(
+                    "{}: {}; it takes Linux 5.8 and CAP_SYS_ADMIN, or kernel.bpf_stats_enabled=1",
+                    error.call, error.io_error
+                ));
+            }
+        };
+        Ok(Some(Timing {
+            since: Instant::now(),
+            before: kernel.run_times(),
+            _stats: stats,
+        }))
+    }
+
+    /// Ends it: what the programs cost.
+    fn programs(&mut self) -> Option<Programs> {
+        let timing = self.budget.as_mut()?.timing.take()?;
+        let after = self.kernel.as_ref()?.run_times();
+        let wall = timing.since.elapsed().as_secs_f64();
+        let pct = |of: fn(&RunTimes) -> Duration| {
+            let ran = of(&after).saturating_sub(of(&timing.before));
+            ran.as_secs_f64() * 100.0 / wall.max(1e-3)
+        };
+        Some(Programs {
+            calls_pct: pct(|times| times.calls),
+            faults_pct: pct(|times| times.faults),
+            other_pct: pct(|times| times.other),
+        })
+    }
+
+    /// Whether the administrator keeps the kernel's statistics on.
+    pub(super) fn stats_are_on(&self) -> bool {
+        self.host
+            .text("/proc/sys/kernel/bpf_stats_enabled")
+            .is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// Carries a change out and says what it means.
+    fn change(&mut self, change: Change, now: Timestamp, out: &mut Vec<Notice>) -> String {
+        let (step, result) = match change {
+            Change::Down(step) => (step, self.give_up(step, now, out)),
+            Change::Up(step) => (step, self.give_back(step, now, out)),
+        };
+        if let Err(error) = result {
+            if let Some(keeping) = &mut self.budget {
+                keeping.ladder.failed(change);
+            }
+            return format!("{step} could not be switched: {error}");
+        }
+        let every = self.interval().unwrap_or_default();
+        match change {
+            Change::Down(Step::Stacks) => "suspects are not profiled".to_owned(),
+            Change::Up(Step::Stacks) => "suspects are profiled again".to_owned(),
+            Change::Down(Step::Interval) | Change::Up(Step::Interval) => {
+                format!("figures are read every {} s", every.as_secs_f64())
+            }
+            Change::Down(Step::Calls) => "mmap and its like are not counted".to_owned(),
+            Change::Up(Step::Calls) => "mmap and its like are counted again".to_owned(),
+            Change::Down(Step::Faults) => {
+                "page faults are not counted, growth is not told at once".to_owned()
+            }
+            Change::Up(Step::Faults) => {
+                "page faults are counted again, growth is told at once".to_owned()
+            }
+            Change::Down(Step::Recorder) => "incidents go back one minute only".to_owned(),
+            Change::Up(Step::Recorder) => "incidents go back five minutes again".to_owned(),
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        step: Step,
+        now: Timestamp,
+        out: &mut Vec<Notice>,
+    ) -> Result<(), String> {
+        match step {
+            Step::Stacks => {
+                self.suspects.pause();
+                Ok(())
+            }
+            Step::Calls => self.switch_off(Family::Calls, now, out),
+            Step::Faults => self.switch_off(Family::Faults, now, out),
+            // Whoever ticks and whoever records asks for it.
+            Step::Interval | Step::Recorder => Ok(()),
+        }
+    }
+
+    fn give_back(
+        &mut self,
+        step: Step,
+        now: Timestamp,
+        out: &mut Vec<Notice>,
+    ) -> Result<(), String> {
+        match step {
+            Step::Stacks => {
+                self.suspects.go_on();
+                Ok(())
+            }
+            Step::Calls => self.switch_on(Family::Calls, now, out),
+            Step::Faults => self.switch_on(Family::Faults, now, out),
+            Step::Interval | Step::Recorder => Ok(()),
+        }
+    }
+
+    fn switch_off(
+        &mut self,
+        family: Family,
+        now: Timestamp,
+        out: &mut Vec<Notice>,
+    ) -> Result<(), String> {
+        // What was counted so far is told before the figures end.
+        self.read_all(now, out);
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
+        let result = kernel.switch_off(family, "off to keep the budget of CPU time");
+        self.probes_changed();
+        result
+    }
+
+    fn switch_on(
+        &mut self,
+        family: Family,
+        now: Timestamp,
+        out: &mut Vec<Notice>,
+    ) -> Result<(), String> {
+        // Every cgroup has a sample without the figures in between: nobody takes the gap for a quiet time.
+        self.read_all(now, out);
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
+        let result = kernel.switch_on(family);
+        self.probes_changed();
+        result
+    }
+
+    fn probes_changed(&mut self) {
+        if let Some(kernel) = &self.kernel {
+            self.probes.clone_from(&kernel.probes);
+        }
+        self.coverage = super::Coverage::of(self.kernel.as_ref());
+    }
+}
