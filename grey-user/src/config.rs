@@ -22,10 +22,10 @@ mod safety_tables;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use budget_table::WINDOW;
 pub use document::ConfigError;
 use document::{Document, Entry};
 use files::Source;
-pub(crate) use budget_table::WINDOW;
 pub use profile_table::Profiling;
 
 /// Where the configuration is.

@@ -53,14 +53,17 @@ impl Budget {
             let cpu = self
                 .cpu_pct
                 .map_or("–".to_owned(), |pct| format!("{pct} %"));
-            let programs = self
-                .bpf_pct
-                .map_or(String::new(), |pct| format!(", {pct} % of it in the kernel"));
+            let programs = self.bpf_pct.map_or(String::new(), |pct| {
+                format!(", {pct} % of it in the kernel")
+            });
             parts.push(format!("{cpu} of a core{programs} (budget {limit} %)"));
         }
         if let Some(limit) = self.limit_memory_bytes {
             let memory = self.memory_bytes.map_or("–".to_owned(), format_bytes);
-            parts.push(format!("{memory} of memory (budget {})", format_bytes(limit)));
+            parts.push(format!(
+                "{memory} of memory (budget {})",
+                format_bytes(limit)
+            ));
         }
         parts.join(" and ")
     }

@@ -143,8 +143,7 @@ fn attach_way(
     }
     let mut links = Vec::new();
     for (n, (program, hook)) in way.programs.iter().enumerate() {
-        let link =
-            load(ebpf, vmlinux, program, *hook).and_then(|()| attach(ebpf, program, *hook));
+        let link = load(ebpf, vmlinux, program, *hook).and_then(|()| attach(ebpf, program, *hook));
         match link {
             Ok(link) => links.push(link),
             Err(reason) => {
@@ -180,9 +179,7 @@ fn load(ebpf: &mut Ebpf, vmlinux: Option<&Btf>, name: &str, hook: Hook) -> Resul
         Hook::Kprobe(_) | Hook::Kretprobe(_) => {
             <&mut KProbe>::try_from(program).and_then(|program| program.load())
         }
-        Hook::Record(..) => {
-            <&mut TracePoint>::try_from(program).and_then(|program| program.load())
-        }
+        Hook::Record(..) => <&mut TracePoint>::try_from(program).and_then(|program| program.load()),
     };
     result.map_err(|error| format!("program {name}: {}", one_line(&error)))
 }

@@ -18,8 +18,10 @@ use crate::watch::machine::give_back;
 const TIMED: u32 = 30;
 const TIMED_LEAST: Duration = Duration::from_millis(200);
 const TIMED_MOST: Duration = Duration::from_secs(1);
-/// Where faults do not tell who is active, every cgroup is read after this time.
+/// Where faults do not tell who is active, every cgroup is read after this time, but not more of them in a second than
+/// this: what was saved is not spent again. At the slow pace each is read in any case.
 const UNSEEN: Duration = Duration::from_secs(10);
+const UNSEEN_PER_S: u32 = 50;
 
 /// What watching may cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -209,14 +211,19 @@ impl Observer {
         (keeping.budget.limits() != Limits::default()).then(|| keeping.figures())
     }
 
-    /// Ticks after which a cgroup is read again where no fault tells that it was active; `None` where faults tell.
-    pub(super) fn unseen_every(&self) -> Option<u64> {
+    /// Ticks after which a cgroup is read again that nothing tells to have been active.
+    pub(super) fn slow_pace(&self) -> u64 {
+        let slow = self.options.slow_ticks.max(1);
         if self.coverage.fault_user {
-            return None;
+            return slow;
         }
-        let interval = self.interval().filter(|_| self.spares(Step::Faults));
-        let ticks = interval.map_or(1, |it| UNSEEN.as_micros().div_ceil(it.as_micros().max(1)));
-        Some(u64::try_from(ticks).unwrap_or(u64::MAX).max(1))
+        let Some(interval) = self.interval().filter(|_| self.spares(Step::Faults)) else {
+            return 1;
+        };
+        let cgroups = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
+        let time = UNSEEN.max(Duration::from_secs(1) * (cgroups / UNSEEN_PER_S));
+        let ticks = time.as_micros().div_ceil(interval.as_micros().max(1));
+        u64::try_from(ticks).unwrap_or(u64::MAX).clamp(1, slow)
     }
 
     /// Measures, and at the end of a window takes a step. Returns what there is to tell people.
@@ -259,6 +266,10 @@ impl Observer {
             None if end => "nothing is left that could be done without".to_owned(),
             None => return None,
         };
+        // What the change itself cost is no reason for another.
+        if let Some(keeping) = &mut self.budget {
+            keeping.begin(OwnCost::now());
+        }
         self.health(now, out);
         Some(format!("watching costs {told}: {line}"))
     }
@@ -369,12 +380,7 @@ impl Observer {
         }
     }
 
-    fn give_up(
-        &mut self,
-        step: Step,
-        now: Timestamp,
-        out: &mut Vec<Notice>,
-    ) -> Result<(), String> {
+    fn give_up(&mut self, step: Step, now: Timestamp, out: &mut Vec<Notice>) -> Result<(), String> {
         match step {
             Step::Stacks => {
                 self.suspects.pause();
@@ -411,7 +417,7 @@ impl Observer {
         out: &mut Vec<Notice>,
     ) -> Result<(), String> {
         // What was counted so far is told before the figures end.
-        self.read_all(now, out);
+        self.read_due(now, out);
         let Some(kernel) = &mut self.kernel else {
             return Ok(());
         };

@@ -335,15 +335,11 @@ impl Observer {
     fn due(&mut self) -> Vec<u64> {
         self.collect();
         let mut due: HashSet<u64> = std::mem::take(&mut self.touched);
-        let slow = self.options.slow_ticks.max(1);
-        let unseen = self.unseen_every();
+        let slow = self.slow_pace();
+        let all = self.tick == 0 || slow == 1;
         for (id, known) in &self.known {
             // Spread over the ticks by id, so that they do not come all at once.
-            let unseen = unseen.is_some_and(|every| {
-                every == 1 || self.tick >= known.read_at + every
-            });
-            if self.tick == 0
-                || unseen
+            if all
                 || self.tick >= known.read_at + slow
                 || (known.read_at + slow / 2 < self.tick && (id + self.tick).is_multiple_of(slow))
             {
