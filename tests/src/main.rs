@@ -3,6 +3,7 @@
 
 mod alert;
 mod attribution;
+mod budget;
 mod crash;
 mod degraded;
 mod enforcing;
@@ -16,6 +17,7 @@ mod journal;
 mod loss;
 mod native_alert;
 mod native_attribution;
+mod native_budget;
 mod native_cli;
 mod native_config;
 mod native_daemon;
@@ -90,6 +92,7 @@ fn native_trials() -> Vec<Trial> {
     trials.extend(native_guard::trials());
     trials.extend(native_degraded::trials());
     trials.extend(native_loss::trials());
+    trials.extend(native_budget::trials());
     trials.extend(native_replay::trials());
     trials.extend(native_rollback::trials());
     trials.extend(native_run::trials());

@@ -162,6 +162,7 @@ impl Observer {
             .iter()
             .flat_map(|earlier| earlier.ladder.steps().rev())
             .collect();
+        let came_back = !steps.is_empty();
         for step in steps {
             if let Err(error) = self.give_back(step, now, out) {
                 tracing::warn!("{step}: {error}");
@@ -180,6 +181,9 @@ impl Observer {
         };
         keeping.begin(OwnCost::now());
         self.budget = Some(keeping);
+        if came_back {
+            self.health(now, out);
+        }
     }
 
     /// When [`Observer::budget`] wants to be called next.
