@@ -12,12 +12,12 @@ pub struct Budget {
     /// CPU time of this process and of its programs in the kernel, percent of one core; absent in the first window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_pct: Option<f64>,
-    /// The part of it that the programs took, on all CPUs; absent where the kernel does not tell.
+    /// The part of it that the programs took, on all CPUs; absent in the first window and without programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bpf_pct: Option<f64>,
-    /// Why `bpf_pct` is not known.
+    /// Why `bpf_pct` is estimated from what was counted; absent where the kernel measured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bpf_unknown: Option<String>,
+    pub bpf_estimated: Option<String>,
     /// The most that `cpu_pct` may be; absent for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_cpu_pct: Option<f64>,

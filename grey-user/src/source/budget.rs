@@ -18,6 +18,9 @@ use crate::watch::machine::give_back;
 const TIMED: u32 = 30;
 const TIMED_LEAST: Duration = Duration::from_millis(200);
 const TIMED_MOST: Duration = Duration::from_secs(1);
+/// Where the kernel does not time them: run time of the programs for one fault and one call, as it was measured.
+const FAULT: Duration = Duration::from_nanos(50);
+const CALL: Duration = Duration::from_nanos(400);
 /// Where faults do not tell who is active, every cgroup is read after this time, but not more of them in a second than
 /// this: what was saved is not spent again. At the slow pace each is read in any case.
 const UNSEEN: Duration = Duration::from_secs(10);
@@ -94,8 +97,10 @@ pub(super) struct Keeping {
     due: Instant,
     began: (Instant, OwnCost),
     timing: Option<Timing>,
-    /// Why the programs' time is not known.
-    unknown: Option<String>,
+    /// Why the programs' time is estimated.
+    untimed: Option<String>,
+    /// Faults and calls counted up to the begin of the window.
+    counted: [u64; 2],
     last: Option<Costs>,
     exhausted: bool,
 }
@@ -125,7 +130,7 @@ impl Keeping {
             bpf_pct: self
                 .last
                 .and_then(|costs| Some(hundredths(costs.programs?.sum()))),
-            bpf_unknown: self.unknown.clone(),
+            bpf_estimated: self.untimed.clone(),
             limit_cpu_pct: limits.cpu_pct,
             memory_bytes: self.last.and_then(|costs| costs.memory),
             limit_memory_bytes: limits.memory,
@@ -175,12 +180,15 @@ impl Observer {
             due: Instant::now(),
             began: (Instant::now(), OwnCost::default()),
             timing: None,
-            unknown: None,
+            untimed: None,
+            counted: [0, 0],
             last: None,
             exhausted: false,
         };
         keeping.begin(OwnCost::now());
         self.budget = Some(keeping);
+        // Counts from here on.
+        self.estimated();
         if came_back {
             self.health(now, out);
         }
@@ -240,14 +248,15 @@ impl Observer {
             match timing {
                 Ok(timing) => {
                     keeping.timing = timing;
-                    keeping.unknown = None;
+                    keeping.untimed = None;
                 }
-                Err(error) => keeping.unknown = Some(error),
+                Err(error) => keeping.untimed = Some(error),
             }
             keeping.due = end;
             return None;
         }
-        let programs = self.programs();
+        let estimated = self.estimated();
+        let programs = self.timed().or(estimated);
         let cost = self.cost_without_free_memory();
         let offer = self.offer();
         let keeping = self.budget.as_mut()?;
@@ -329,8 +338,37 @@ impl Observer {
         }))
     }
 
-    /// Ends it: what the programs cost.
-    fn programs(&mut self) -> Option<Programs> {
+    /// What the programs cost by what they counted in the window.
+    fn estimated(&mut self) -> Option<Programs> {
+        self.kernel.as_ref()?;
+        self.collect();
+        let root = self.tree.id_of("/").and_then(|id| self.tree.totals(id));
+        let now = root.copied().unwrap_or_default();
+        let faults = now.fault_user_read
+            + now.fault_user_write
+            + now.fault_user_exec
+            + now.fault_kernel;
+        let calls = now.mmap_calls
+            + now.munmap_calls
+            + now.mremap_calls
+            + now.brk_calls
+            + now.madvise_calls;
+        let keeping = self.budget.as_mut()?;
+        let before = std::mem::replace(&mut keeping.counted, [faults, calls]);
+        let wall = keeping.began.0.elapsed().as_secs_f64().max(1e-3);
+        let pct = |now: u64, before: u64, each: Duration| {
+            now.saturating_sub(before) as f64 * each.as_secs_f64() * 100.0 / wall
+        };
+        keeping.untimed.as_ref()?;
+        Some(Programs {
+            faults_pct: pct(faults, before[0], FAULT),
+            calls_pct: pct(calls, before[1], CALL),
+            other_pct: 0.0,
+        })
+    }
+
+    /// Ends the timing: what the programs cost.
+    fn timed(&mut self) -> Option<Programs> {
         let timing = self.budget.as_mut()?.timing.take()?;
         let after = self.kernel.as_ref()?.run_times();
         let wall = timing.since.elapsed().as_secs_f64();
