@@ -137,6 +137,39 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(cases(40))]
+
+    /// As when watching costs too much: from some second on there is a sample every 2 to 10 seconds, and no faults.
+    #[test]
+    fn a_leak_is_called_when_samples_become_rare_and_what_is_steady_is_not(
+        leak in leak(),
+        rare in 100..600i64,
+        every in 2..=10i64,
+    ) {
+        let thin = |second: i64, point: Point| {
+            if second < rare {
+                return Some(Point { faults: Some(second as u64 * 100), ..point });
+            }
+            (second % every == 0).then_some(point)
+        };
+        let said = leak.run(thin);
+        sound(&said)?;
+        let at = confirmed(&said);
+        prop_assert!(at.is_some_and(|at| at > leak.onset as f64), "{}", list(&said));
+        let rate = said
+            .iter()
+            .find(|finding| is_leak(finding))
+            .and_then(|finding| finding.verdict.rate_bps)
+            .unwrap_or(0.0) / MIB as f64;
+        prop_assert!((rate / leak.rate - 1.0).abs() < 0.25, "{rate} of {}\n{}", leak.rate, list(&said));
+        let steady = Leak { rate: 0.0, onset: 1200, ..leak };
+        let mut detector = Detector::new();
+        let said = steady.feed(&mut detector, 0..2400, thin);
+        prop_assert!(said.iter().all(|finding| finding.verdict.state != State::Confirmed), "{}", list(&said));
+    }
+}
+
+proptest! {
     #![proptest_config(cases(20))]
 
     #[test]

@@ -97,6 +97,20 @@ fn bad_arguments() -> Result<Outcome> {
         (&["watch", "--record"], &["--record"]),
         (&["watch", "--cgroup"], &["--cgroup"]),
         (
+            &["watch", "--budget-cpu", "much"],
+            &["--budget-cpu", "percentage", "100"],
+        ),
+        (&["watch", "--budget-cpu", "101%"], &["--budget-cpu", "100"]),
+        (&["watch", "--budget-cpu", "NaN"], &["--budget-cpu", "100"]),
+        (
+            &["watch", "--budget-memory", "10%"],
+            &["--budget-memory", "16M"],
+        ),
+        (
+            &["watch", "--budget-window", "1ms"],
+            &["--budget-window", "500ms"],
+        ),
+        (
             &["watch", "--syscall-tracepoints", "maybe"],
             &["--syscall-tracepoints", "off"],
         ),

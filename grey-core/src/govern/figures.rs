@@ -153,6 +153,10 @@ impl Figures {
             known.reclaimed = None;
             known.before = None;
         }
+        if now.faults.is_none() {
+            // Not counted for a while: what was counted before and after it are not the faults since the last turn.
+            known.mark.faults = None;
+        }
         known.now = now;
     }
 

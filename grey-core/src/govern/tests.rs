@@ -2,8 +2,8 @@ use super::settings::{Idle, Override};
 use super::*;
 use crate::act::protection::Pattern;
 use crate::event::{
-    Body, Cause, Cgroup, Cpu, Event, Evidence, Mem, Memory, Psi, Reclaim, SCHEMA, Sample, State,
-    Verdict,
+    Body, Cause, Cgroup, Cpu, Event, Evidence, Faults, Mem, Memory, Psi, Reclaim, SCHEMA, Sample,
+    State, Verdict,
 };
 
 const SECOND: i64 = 1_000_000;
@@ -41,6 +41,32 @@ fn sample(path: &str, kind: &str, second: i64, refaults: u64) -> Event {
             ..Sample::default()
         })),
     }
+}
+
+/// The root's faults at this second; `None` while nobody counts them.
+fn faults(second: i64, total: Option<u64>) -> Event {
+    let mut event = sample("/", "root", second, 0);
+    if let Body::Sample(sample) = &mut event.body {
+        sample.faults = total.map(|total| Faults {
+            minor_total: Some(total),
+            ..Faults::default()
+        });
+    }
+    event
+}
+
+#[test]
+fn a_time_in_which_faults_were_not_counted_is_no_quiet_time() {
+    let mut governor = Governor::default();
+    for (second, total) in [(1, Some(1000)), (2, Some(2000)), (3, None), (4, Some(2100))] {
+        governor.observe(&faults(second, total));
+    }
+    let view = governor.view(Timestamp(4 * SECOND));
+    assert_eq!(view.machine.since.faults, None);
+    governor.observe(&faults(5, Some(2200)));
+    let view = governor.view(Timestamp(5 * SECOND));
+    assert_eq!(view.machine.since.faults, None);
+    assert!(view.machine.quiet_us <= SECOND as u64);
 }
 
 fn seen(cgroups: &[(&str, &str)]) -> Vec<String> {

@@ -212,6 +212,25 @@ pub(crate) fn every_event() -> Vec<Event> {
         Body::Health {
             health: Health::default(),
         },
+        Body::Health {
+            health: Health {
+                budget: Some(Budget {
+                    cpu_pct: Some(1.25),
+                    bpf_pct: Some(0.5),
+                    bpf_estimated: Some("not permitted".to_owned()),
+                    limit_cpu_pct: Some(1.0),
+                    memory_bytes: Some(8 << 20),
+                    limit_memory_bytes: Some(64 << 20),
+                    window_s: 30.0,
+                    step: 3,
+                    steps: vec!["stacks".to_owned(), "interval".to_owned()],
+                    interval_s: 4.0,
+                    exceeded: vec!["cpu".to_owned()],
+                    exhausted: true,
+                }),
+                ..Health::default()
+            },
+        },
     ]);
     for constraint in [
         Constraint::Memcg,

@@ -84,6 +84,27 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn the_budget_is_read_and_0_is_no_limit() {
+    let budget = |text: &str| parse(text).unwrap().budget;
+    let second = Duration::from_secs(1);
+    let usual = crate::source::Budget {
+        cpu_pct: 1.0,
+        memory: 64 << 20,
+        window: 30 * second,
+    };
+    assert_eq!(budget(""), usual);
+    let text = "[budget]\ncpu_pct = 2.5\nmemory = \"128M\"\nwindow = \"1m\"";
+    let all = crate::source::Budget {
+        cpu_pct: 2.5,
+        memory: 128 << 20,
+        window: 60 * second,
+    };
+    assert_eq!(budget(text), all);
+    let none = budget("[budget]\ncpu_pct = 0\nmemory = \"0\"");
+    assert_eq!((none.cpu_pct, none.memory), (0.0, 0));
+}
+
+#[test]
 fn what_is_left_out_keeps_its_default() {
     for text in ["", "# nothing\n", "[safety]\n", "[watchdog]\n[safety]\n"] {
         assert_eq!(parse(text).unwrap().safety, Safety::default());
@@ -201,6 +222,38 @@ fn what_is_wrong_is_told_with_its_line_its_key_and_the_remedy() {
         (
             "[watchdog]\nevery = true",
             "c.toml:2: watchdog.every: is written as a string, such as \"30s\"",
+        ),
+        (
+            "[budget]\ncpu_pct = \"1%\"",
+            "c.toml:2: budget.cpu_pct: is a number without quotes, such as 40",
+        ),
+        (
+            "[budget]\ncpu_pct = 101",
+            "c.toml:2: budget.cpu_pct: is out of bounds; write 0 to 100",
+        ),
+        (
+            "[budget]\ncpu_pct = -1",
+            "c.toml:2: budget.cpu_pct: is out of bounds; write 0 to 100",
+        ),
+        (
+            "[budget]\ncpu_pct = nan",
+            "c.toml:2: budget.cpu_pct: is out of bounds; write 0 to 100",
+        ),
+        (
+            "[budget]\nmemory = 64",
+            "c.toml:2: budget.memory: is written as a string, such as \"64M\"",
+        ),
+        (
+            "[budget]\nmemory = \"10%\"",
+            "c.toml:2: budget.memory: is a size in bytes, such as \"64M\"",
+        ),
+        (
+            "[budget]\nwindow = \"10ms\"",
+            "c.toml:2: budget.window: 10ms is out of bounds; write 500ms to 10m",
+        ),
+        (
+            "[budget]\ncpu = 1",
+            "c.toml:2: budget.cpu: is not known; known are `cpu_pct`, `memory`, `window`",
         ),
         ("[safety]\nstep = \n", "c.toml:2: "),
         ("[safety", "c.toml:1: "),

@@ -344,10 +344,8 @@ impl Observer {
         self.collect();
         let root = self.tree.id_of("/").and_then(|id| self.tree.totals(id));
         let now = root.copied().unwrap_or_default();
-        let faults = now.fault_user_read
-            + now.fault_user_write
-            + now.fault_user_exec
-            + now.fault_kernel;
+        let faults =
+            now.fault_user_read + now.fault_user_write + now.fault_user_exec + now.fault_kernel;
         let calls = now.mmap_calls
             + now.munmap_calls
             + now.mremap_calls

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use grey_core::event::{
-    Body, Cgroup, Constraint, Degraded, Event, Faults, Growth, GrowthScope, Health, Limit, Mem,
-    MemEvents, MemSource, Oom, OomTrigger, OomVictim, Pressure, PressureLevel, Psi, Reclaim,
+    Body, Budget, Cgroup, Constraint, Degraded, Event, Faults, Growth, GrowthScope, Health, Limit,
+    Mem, MemEvents, MemSource, Oom, OomTrigger, OomVictim, Pressure, PressureLevel, Psi, Reclaim,
     SCHEMA, Sample, Stall, StallKind, Vm,
 };
 use grey_core::time::Timestamp;
@@ -202,6 +202,12 @@ pub(super) fn alerting() -> Model {
         rss: Some(15 * MIB),
         dropped: [("growth".to_owned(), 12)].into(),
         degraded: vec![degraded],
+        budget: Some(Budget {
+            step: 3,
+            steps: vec!["stacks".to_owned(), "interval".to_owned()],
+            interval_s: 4.0,
+            ..Budget::default()
+        }),
         ..Health::default()
     };
     model.apply(&event(43, "", "", Body::Health { health }));
