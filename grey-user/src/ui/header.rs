@@ -115,9 +115,6 @@ fn health(model: &Model, theme: Theme) -> Words {
             theme.warning(),
         ));
     }
-    if let Some(without) = health.budget.as_ref().and_then(Budget::told) {
-        words.push((format!("budget: {without}"), theme.warning()));
-    }
     if let Some(cpu) = health.cpu_pct {
         words.push((
             format!("cpu {}", figure::percent(Some(cpu.max(0.0)))),
@@ -126,6 +123,9 @@ fn health(model: &Model, theme: Theme) -> Words {
     }
     if let Some(rss) = health.rss {
         words.push((format!("rss {}", format_bytes(rss)), theme.dim()));
+    }
+    if let Some(without) = health.budget.as_ref().and_then(Budget::told) {
+        words.push((format!("budget: {without}"), theme.warning()));
     }
     words
 }
