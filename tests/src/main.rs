@@ -44,6 +44,7 @@ mod swap;
 mod verdict;
 mod vm_alert;
 mod vm_attribution;
+mod vm_budget;
 mod vm_cli;
 mod vm_compact;
 mod vm_compare;
@@ -118,6 +119,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_guard::trials());
     trials.extend(vm_guest::trials());
     trials.extend(vm_degraded::trials());
+    trials.extend(vm_budget::trials());
     trials.extend(vm_loss::trials());
     trials.extend(vm_exit::trials());
     trials.extend(vm_attribution::trials());

@@ -176,7 +176,7 @@ fn zram() -> Result<u64> {
 const DAMON: &str = "/sys/module/damon_reclaim/parameters";
 
 /// Our configuration for so short a time: the law is the same, its steps come as often as Senpai's.
-const OURS: &str = "[govern]\npolicy = \"observe\"\nobserve = \"2s\"\n\
+const OURS: &str = "[budget]\ncpu_pct = 0\n\n[govern]\npolicy = \"observe\"\nobserve = \"2s\"\n\
     [govern.proactive]\ninterval = \"2s\"\n[govern.emergency]\nenabled = false\n";
 
 enum Governor {

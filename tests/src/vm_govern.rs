@@ -52,7 +52,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// A configuration that acts on this cgroup alone.
 fn config(path: &str, policy: &str, more: &str) -> String {
     format!(
-        "[govern]\npolicy = \"observe\"\nobserve = \"1s\"\n{more}\n\
+        "[budget]\ncpu_pct = 0\n\n[govern]\npolicy = \"observe\"\nobserve = \"1s\"\n{more}\n\
          [[govern.override]]\nmatch = \"{path}\"\npolicy = \"{policy}\"\nfloor = \"64M\"\nfreeze = true\n"
     )
 }

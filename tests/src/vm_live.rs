@@ -176,7 +176,8 @@ fn live(policy: &str, time: Duration) -> Result<(Life, Vec<Value>)> {
         loads.push(load);
     }
     let scratch = Scratch::new("live")?;
-    let text = format!("[govern]\npolicy = \"{policy}\"\n{CONFIG}");
+    // Under emulation everything costs twenty times as much.
+    let text = format!("[budget]\ncpu_pct = 0\n\n[govern]\npolicy = \"{policy}\"\n{CONFIG}");
     fs::write(scratch.join("config.toml"), text)?;
     let config = scratch.argument("config.toml")?;
     let state = scratch.argument("state")?;
