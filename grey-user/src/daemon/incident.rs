@@ -75,6 +75,13 @@ impl Point {
     }
 }
 
+/// Drops what was before `since`, but for the last point of it, which tells where the rest began.
+fn forget(series: &mut VecDeque<Point>, since: i64) {
+    while series.len() > 1 && series[1].at.0 < since {
+        series.pop_front();
+    }
+}
+
 /// What is remembered.
 pub(super) struct Recorder {
     dir: PathBuf,
@@ -105,10 +112,9 @@ impl Recorder {
             let newest = self.series.values().filter_map(|series| series.back());
             let now = newest.map(|point| point.at.0).max().unwrap_or(0);
             for series in self.series.values_mut() {
-                series.retain(|point| point.at.0 + back_us >= now);
+                forget(series, now - back_us);
                 series.shrink_to_fit();
             }
-            self.series.retain(|_, series| !series.is_empty());
             self.events.retain(|event| event.ts.0 + back_us >= now);
         }
         self.back_us = back_us;
@@ -173,10 +179,7 @@ impl Recorder {
             faults: sample.faults.as_ref().and_then(|it| it.minor_total),
             reclaimed_pages: reclaim.and_then(|it| it.pages_total),
         });
-        // What came before the five minutes: the last point of it tells where they began.
-        while series.len() > 1 && series[1].at.0 + self.back_us < at.0 {
-            series.pop_front();
-        }
+        forget(series, at.0 - self.back_us);
     }
 
     /// The cgroup is gone; what it did is still of use for a while.

@@ -489,3 +489,40 @@ impl Observer {
         self.coverage = super::Coverage::of(self.kernel.as_ref());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(interval: Duration, longest: u64) -> Pace {
+        Pace {
+            interval,
+            longest: Duration::from_secs(longest),
+            recorder: false,
+        }
+    }
+
+    #[test]
+    fn the_interval_doubles_up_to_the_longest_and_is_never_shorter_than_asked_for() {
+        let seconds = |pace: Pace| -> Vec<f64> {
+            (0..=pace.doublings())
+                .map(|n| pace.after(n).as_secs_f64())
+                .collect()
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(seconds(pace(second, 10)), [1.0, 2.0, 4.0, 8.0, 10.0]);
+        assert_eq!(seconds(pace(second, 2)), [1.0, 2.0]);
+        assert_eq!(seconds(pace(10 * second, 10)), [10.0]);
+        assert_eq!(seconds(pace(60 * second, 10)), [60.0]);
+        assert_eq!(pace(Duration::from_millis(10), 10).doublings(), 10);
+    }
+
+    #[test]
+    fn programs_are_timed_for_a_small_part_of_a_window() {
+        let of = |ms: u64| timed(Duration::from_millis(ms)).as_millis();
+        assert_eq!(
+            [of(500), of(6000), of(15_000), of(600_000)],
+            [200, 200, 500, 1000]
+        );
+    }
+}

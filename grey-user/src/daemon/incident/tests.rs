@@ -28,6 +28,34 @@ fn nobody(_: &str, _: usize) -> Vec<Value> {
 }
 
 #[test]
+fn where_memory_is_short_it_goes_back_one_minute() {
+    let mut recorder = Recorder::new(&std::env::temp_dir());
+    let points = |recorder: &Recorder, path: &str| recorder.series[path].len();
+    for minute in 55..60 {
+        let at = format!("2026-11-21T04:{minute}:00.000Z");
+        assert!(recorder.observe(&sample("/a", &at, 1), &nobody).is_none());
+    }
+    let idle = sample("/idle", "2026-11-21T04:50:00.000Z", 1);
+    assert!(recorder.observe(&idle, &nobody).is_none());
+    assert_eq!(points(&recorder, "/a"), 5);
+    recorder.go_back_less(true);
+    assert_eq!(
+        (points(&recorder, "/a"), points(&recorder, "/idle")),
+        (2, 1)
+    );
+    for second in [30, 59] {
+        let at = format!("2026-11-21T05:00:{second}.000Z");
+        assert!(recorder.observe(&sample("/a", &at, 1), &nobody).is_none());
+    }
+    // The last point before the minute, and those in it.
+    assert_eq!(points(&recorder, "/a"), 3);
+    recorder.go_back_less(false);
+    let late = sample("/a", "2026-11-21T05:04:00.000Z", 1);
+    assert!(recorder.observe(&late, &nobody).is_none());
+    assert_eq!(points(&recorder, "/a"), 4);
+}
+
+#[test]
 fn a_kill_keeps_the_last_five_minutes_of_what_has_to_do_with_it() {
     let dir = std::env::temp_dir().join(format!("grey-incident-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
