@@ -41,7 +41,7 @@ fn where_memory_is_short_it_goes_back_one_minute() {
     recorder.go_back_less(true);
     assert_eq!(
         (points(&recorder, "/a"), points(&recorder, "/idle")),
-        (2, 1)
+        (3, 1)
     );
     for second in [30, 59] {
         let at = format!("2026-11-21T05:00:{second}.000Z");
