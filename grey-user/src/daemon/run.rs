@@ -205,6 +205,8 @@ impl Daemon<'_> {
         };
         let mut out = Vec::new();
         observer.tick(Clock::wall(), &mut out);
+        self.take_rest(observer, &mut out)?;
+        machine::give_back();
         observer.health(Clock::wall(), &mut out);
         self.take(&mut out)?;
         let interval = self.args.interval;
@@ -232,6 +234,7 @@ impl Daemon<'_> {
                 Some(asked) = asked(&mut questions) => self.answer(asked),
                 _ = ticker.tick() => {
                     observer.tick(Clock::wall(), &mut out);
+                    self.take_rest(observer, &mut out)?;
                     if ticks.is_multiple_of(HEALTH_TICKS) {
                         observer.health(Clock::wall(), &mut out);
                         self.governor.set_utc_offset(utc_offset());
@@ -274,6 +277,16 @@ impl Daemon<'_> {
         self.take(&mut out)?;
         self.lines.flush()?;
         Ok(Exit::Done)
+    }
+
+    /// What a tick has to tell, part by part.
+    fn take_rest(&mut self, observer: &mut Observer, out: &mut Vec<Notice>) -> Result<(), Failure> {
+        loop {
+            self.take(out)?;
+            if !observer.more(out) {
+                return Ok(());
+            }
+        }
     }
 
     /// Events: to the governor, the flight recorder and the stream.

@@ -145,6 +145,8 @@ async fn watch(
         Some(bell) => Some(waitable(bell).map_err(wait)?),
         None => None,
     };
+    tell_rest(observer, &mut out, view)?;
+    machine::give_back();
     observer.health(Clock::wall(), &mut out);
     if !view.show(&mut out)? || args.once {
         view.tick(true)?;
@@ -172,6 +174,7 @@ async fn watch(
             },
             _ = ticker.tick() => {
                 observer.tick(Clock::wall(), &mut out);
+                tell_rest(observer, &mut out, view)?;
                 if ticks.is_multiple_of(HEALTH_TICKS) {
                     observer.health(Clock::wall(), &mut out);
                 }
@@ -202,6 +205,20 @@ async fn watch(
     observer.health(Clock::wall(), &mut out);
     view.show(&mut out)?;
     view.finish()
+}
+
+/// Shows what a tick has to tell part by part. A view that is closed meanwhile says so when it is asked the next time.
+fn tell_rest(
+    observer: &mut Observer,
+    out: &mut Vec<Notice>,
+    view: &mut View,
+) -> Result<(), Failure> {
+    loop {
+        view.show(out)?;
+        if !observer.more(out) {
+            return Ok(());
+        }
+    }
 }
 
 pub(crate) fn waitable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
