@@ -7,8 +7,10 @@ use std::sync::Arc;
 use grey_common::CgroupCounters;
 
 mod links;
+mod sparse;
 
 use links::normal;
+pub use sparse::Sparse;
 
 #[cfg(test)]
 mod tests;
@@ -54,8 +56,8 @@ struct Node {
     /// The nearest known cgroup above by path; `None` for the root and while nothing above is known.
     parent: Option<u64>,
     children: BTreeSet<u64>,
-    own: CgroupCounters,
-    total: CgroupCounters,
+    own: Sparse,
+    total: Sparse,
 }
 
 /// The known cgroups.
@@ -64,7 +66,8 @@ struct Node {
 /// A cgroup made known above others starts with their totals.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    nodes: HashMap<u64, Node>,
+    // Boxed: a table has up to twice as many places as entries.
+    nodes: HashMap<u64, Box<Node>>,
     by_path: BTreeMap<Arc<str>, u64>,
     orphans: HashMap<u64, CgroupCounters>,
     orphan_order: VecDeque<u64>,
@@ -241,13 +244,13 @@ impl Tree {
     /// What the cgroup and all that is or was below it counted.
     #[must_use]
     pub fn totals(&self, id: u64) -> Option<&CgroupCounters> {
-        self.nodes.get(&id).map(|node| &node.total)
+        self.nodes.get(&id).map(|node| node.total.get())
     }
 
     /// What the cgroup's own tasks counted.
     #[must_use]
     pub fn own_totals(&self, id: u64) -> Option<&CgroupCounters> {
-        self.nodes.get(&id).map(|node| &node.own)
+        self.nodes.get(&id).map(|node| node.own.get())
     }
 
     /// Ids that have counters but no path yet, in the order they came.

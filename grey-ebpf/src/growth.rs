@@ -18,8 +18,9 @@ use crate::maps::{
     growth_pages, growth_step, offset, page_shift, task_btf,
 };
 
-/// Faults between two looks at the size of a process, on one CPU.
-const EVERY: u32 = 16;
+/// Faults between two looks at the size of a process, on one CPU. The kernel moves its own counters of it by no less (batches of at
+/// least 32 pages a CPU, percpu_counter_batch; 64 faults of a thread before 6.2), so that looking more often shows nothing more.
+const EVERY: u32 = 32;
 /// Pages that come between two looks by small pages; the kernel's own counters move by so many at once. More is by huge
 /// pages, and each fault is looked at as long as that lasts.
 const SMALL: u64 = 64;

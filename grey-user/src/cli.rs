@@ -230,7 +230,7 @@ pub struct WatchArgs {
     /// Whether syscall tracepoints may count mmap and its like where nothing cheaper works; every system call pays for them
     #[arg(long, value_enum, default_value_t = Switch::Off, value_name = "on|off")]
     pub syscall_tracepoints: Switch,
-    /// Ticks after which a cgroup that did nothing is read again
+    /// Ticks after which a cgroup that did nothing is looked at again
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub slow_ticks: u64,
     /// Whether a cgroup that is suspected of a leak is profiled for 10 seconds, so that a confirmed verdict has its stacks

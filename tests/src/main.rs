@@ -67,6 +67,7 @@ mod vm_oom;
 mod vm_pageout;
 mod vm_profile;
 mod vm_protect;
+mod vm_quiet;
 mod vm_reclaim;
 mod vm_rollback;
 mod vm_run;
@@ -124,6 +125,7 @@ fn vm_trials() -> Vec<Trial> {
     trials.extend(vm_exit::trials());
     trials.extend(vm_attribution::trials());
     trials.extend(vm_lifecycle::trials());
+    trials.extend(vm_quiet::trials());
     trials.extend(vm_reclaim::trials());
     trials.extend(vm_alert::trials());
     trials.extend(vm_diagnose::trials());

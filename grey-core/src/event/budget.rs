@@ -50,22 +50,22 @@ impl Budget {
     pub fn cost(&self) -> String {
         let mut parts = Vec::new();
         if let Some(limit) = self.limit_cpu_pct {
-            let cpu = self
-                .cpu_pct
-                .map_or("–".to_owned(), |pct| format!("{pct} %"));
-            let programs = self.bpf_pct.map_or(String::new(), |pct| {
-                format!(", {pct} % of it in the kernel")
+            let cpu = self.cpu_pct.map_or("–".to_owned(), |pct| format!("{pct}"));
+            let split = self.cpu_pct.zip(self.bpf_pct).map(|(cpu, bpf)| {
+                let own = (cpu - bpf).max(0.0);
+                format!(" ({own:.2} % its own, {bpf} % in the kernel)")
             });
-            parts.push(format!("{cpu} of a core{programs} (budget {limit} %)"));
+            let split = split.unwrap_or_default();
+            parts.push(format!("{cpu} % of a core{split}, budget {limit} %"));
         }
         if let Some(limit) = self.limit_memory_bytes {
             let memory = self.memory_bytes.map_or("–".to_owned(), format_bytes);
             parts.push(format!(
-                "{memory} of memory (budget {})",
+                "{memory} of memory, budget {}",
                 format_bytes(limit)
             ));
         }
-        parts.join(" and ")
+        parts.join("; ")
     }
 
     /// What is done without, for people; nothing where that is nothing.

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use grey_common::CgroupCounters;
-
-use super::{Inserted, Node, Tree};
+use super::{Inserted, Node, Sparse, Tree};
 
 impl Tree {
     /// Puts an id at a path, whatever was there before.
@@ -29,13 +27,13 @@ impl Tree {
         let below = self.below(&path);
         self.nodes.insert(
             id,
-            Node {
+            Box::new(Node {
                 path: path.clone(),
                 parent: None,
                 children: BTreeSet::new(),
-                own: CgroupCounters::default(),
-                total: CgroupCounters::default(),
-            },
+                own: Sparse::default(),
+                total: Sparse::default(),
+            }),
         );
         self.by_path.insert(path, id);
         self.link(id, parent);

@@ -207,6 +207,8 @@ impl Daemon<'_> {
         let mut out = Vec::new();
         observer.keep_budget(self.config.budget, self.pace(), Clock::wall(), &mut out);
         observer.tick(Clock::wall(), &mut out);
+        self.take_rest(observer, &mut out)?;
+        machine::give_back();
         observer.health(Clock::wall(), &mut out);
         self.take(&mut out)?;
         let interval = self.args.interval;
@@ -242,6 +244,7 @@ impl Daemon<'_> {
                 }
                 () = ticker.tick() => {
                     observer.tick(Clock::wall(), &mut out);
+                    self.take_rest(observer, &mut out)?;
                     if Instant::now() >= health {
                         observer.health(Clock::wall(), &mut out);
                         self.governor.set_utc_offset(utc_offset());
@@ -284,6 +287,16 @@ impl Daemon<'_> {
         self.take(&mut out)?;
         self.lines.flush()?;
         Ok(Exit::Done)
+    }
+
+    /// What a tick has to tell, part by part.
+    fn take_rest(&mut self, observer: &mut Observer, out: &mut Vec<Notice>) -> Result<(), Failure> {
+        loop {
+            self.take(out)?;
+            if !observer.more(out) {
+                return Ok(());
+            }
+        }
     }
 
     /// Events: to the governor, the flight recorder and the stream.

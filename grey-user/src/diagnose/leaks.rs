@@ -126,9 +126,13 @@ async fn run(observer: &mut Observer, time: Duration) -> std::io::Result<Leaks> 
         }
         observer.tick(Clock::wall(), &mut out);
         take(&mut out, &mut leaks, &mut sights);
+        while observer.more(&mut out) {
+            take(&mut out, &mut leaks, &mut sights);
+        }
         progress.show(observer, begun.elapsed());
     }
     observer.tick(Clock::wall(), &mut out);
+    while observer.more(&mut out) {}
     take(&mut out, &mut leaks, &mut sights);
     progress.clear();
     leaks.watched_s = begun.elapsed().as_secs_f64();

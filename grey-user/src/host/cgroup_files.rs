@@ -239,6 +239,15 @@ impl CgroupFiles {
         Ok(limits)
     }
 
+    /// memory.current, and the CPU time where that is asked for.
+    pub fn level(&mut self, cpu: bool, buf: &mut Vec<u8>) -> (Option<u64>, Option<u64>) {
+        let current = match self.content(File::Current, buf, &mut 0) {
+            Ok(Some(content)) => figure_line(content),
+            _ => None,
+        };
+        (current, if cpu { self.read_cpu(buf) } else { None })
+    }
+
     /// CPU time of cpu.stat, µs, which every cgroup but the root of old kernels has.
     pub fn read_cpu(&mut self, buf: &mut Vec<u8>) -> Option<u64> {
         let mut errors = 0;

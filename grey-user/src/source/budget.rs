@@ -169,7 +169,7 @@ impl Observer {
             .collect();
         let came_back = !steps.is_empty();
         for step in steps {
-            if let Err(error) = self.give_back(step, now, out) {
+            if let Err(error) = self.give_back(step) {
                 tracing::warn!("{step}: {error}");
             }
         }
@@ -275,7 +275,7 @@ impl Observer {
         let end = keeping.ladder.exhausted() && !keeping.exhausted;
         keeping.exhausted = keeping.ladder.exhausted();
         let line = match change {
-            Some(change) => self.change(change, now, out),
+            Some(change) => self.change(change),
             None if end => "nothing is left that could be done without".to_owned(),
             None => return None,
         };
@@ -389,10 +389,10 @@ impl Observer {
     }
 
     /// Carries a change out and says what it means.
-    fn change(&mut self, change: Change, now: Timestamp, out: &mut Vec<Notice>) -> String {
+    fn change(&mut self, change: Change) -> String {
         let (step, result) = match change {
-            Change::Down(step) => (step, self.give_up(step, now, out)),
-            Change::Up(step) => (step, self.give_back(step, now, out)),
+            Change::Down(step) => (step, self.give_up(step)),
+            Change::Up(step) => (step, self.give_back(step)),
         };
         if let Err(error) = result {
             if let Some(keeping) = &mut self.budget {
@@ -420,44 +420,32 @@ impl Observer {
         }
     }
 
-    fn give_up(&mut self, step: Step, now: Timestamp, out: &mut Vec<Notice>) -> Result<(), String> {
+    fn give_up(&mut self, step: Step) -> Result<(), String> {
         match step {
             Step::Stacks => {
                 self.suspects.pause();
                 Ok(())
             }
-            Step::Calls => self.switch_off(Family::Calls, now, out),
-            Step::Faults => self.switch_off(Family::Faults, now, out),
+            Step::Calls => self.switch_off(Family::Calls),
+            Step::Faults => self.switch_off(Family::Faults),
             // Whoever ticks and whoever records asks for it.
             Step::Interval | Step::Recorder => Ok(()),
         }
     }
 
-    fn give_back(
-        &mut self,
-        step: Step,
-        now: Timestamp,
-        out: &mut Vec<Notice>,
-    ) -> Result<(), String> {
+    fn give_back(&mut self, step: Step) -> Result<(), String> {
         match step {
             Step::Stacks => {
                 self.suspects.go_on();
                 Ok(())
             }
-            Step::Calls => self.switch_on(Family::Calls, now, out),
-            Step::Faults => self.switch_on(Family::Faults, now, out),
+            Step::Calls => self.switch_on(Family::Calls),
+            Step::Faults => self.switch_on(Family::Faults),
             Step::Interval | Step::Recorder => Ok(()),
         }
     }
 
-    fn switch_off(
-        &mut self,
-        family: Family,
-        now: Timestamp,
-        out: &mut Vec<Notice>,
-    ) -> Result<(), String> {
-        // What was counted so far is told before the figures end.
-        self.read_due(now, out);
+    fn switch_off(&mut self, family: Family) -> Result<(), String> {
         let Some(kernel) = &mut self.kernel else {
             return Ok(());
         };
@@ -466,19 +454,16 @@ impl Observer {
         result
     }
 
-    fn switch_on(
-        &mut self,
-        family: Family,
-        now: Timestamp,
-        out: &mut Vec<Notice>,
-    ) -> Result<(), String> {
-        // Every cgroup has a sample without the figures in between: nobody takes the gap for a quiet time.
-        self.read_all(now, out);
+    fn switch_on(&mut self, family: Family) -> Result<(), String> {
         let Some(kernel) = &mut self.kernel else {
             return Ok(());
         };
         let result = kernel.switch_on(family);
+        let before = self.coverage;
         self.probes_changed();
+        for known in self.known.values_mut() {
+            known.gap.get_or_insert(before);
+        }
         result
     }
 

@@ -4,7 +4,7 @@ use grey_common::CgroupCounters;
 use grey_core::event::{Body, Cpu, Faults, Limit, Mem, MemSource, Reclaim, Sample, Vm};
 use grey_core::time::Timestamp;
 
-use super::{Coverage, Known, Notice, Observer, figure};
+use super::{Coverage, Known, Notice, OPEN_CGROUPS, Observer, figure};
 use crate::host::Reading;
 
 impl Observer {
@@ -16,10 +16,12 @@ impl Observer {
             Some(Err(())) => return,
             None => None,
         };
+        let many = self.known.len() > OPEN_CGROUPS;
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };
         known.read_at = self.tick;
+        known.quiet = 0;
         known.sampled = now;
         if !known.wanted {
             // For the detector's eyes only.
@@ -34,12 +36,22 @@ impl Observer {
             return;
         }
         let totals = self.tree.totals(id).copied().unwrap_or_default();
-        let coverage = self.coverage;
+        let coverage = known.gap.take().unwrap_or(self.coverage);
         let probed = self.kernel.is_some();
         let cpu = match &mut known.files {
             Some(files) if self.options.cpu => files.read_cpu(&mut self.buf),
             _ => None,
         };
+        if !known.active
+            && many
+            && let Some(files) = &mut known.files
+        {
+            files.release();
+        }
+        known.level = (
+            reading.as_ref().and_then(|reading| reading.mem.current),
+            cpu,
+        );
         let cpu = cpu.map(|usage_us_total| Cpu { usage_us_total });
         let major = reading.as_ref().and_then(|reading| reading.pgmajfault);
         let (mem, mem_source) = match &reading {

@@ -19,7 +19,7 @@ use grey_common::{CgroupCounters, LossCount};
 use grey_core::event::{Body, Cgroup, Event, SCHEMA};
 use grey_core::glob::CgroupFilter;
 use grey_core::time::Timestamp;
-use grey_core::tree::Tree;
+use grey_core::tree::{Sparse, Tree};
 
 use crate::doctor::ProbeStatus;
 use crate::host::{CgroupFiles, CgroupFs, EventWatches, Host, OwnCost, ProcFs};
@@ -64,18 +64,27 @@ struct Known {
     /// Whether memory.max was a number when last read.
     limited: bool,
     files: Option<CgroupFiles>,
-    /// Tick of the last reading.
+    /// Whether it was seen active when it was last due.
+    active: bool,
+    /// Tick of the last reading, or of the last look that found it quiet.
     read_at: u64,
+    /// Looks since then that found nothing changed.
+    quiet: u8,
+    /// memory.current and CPU time when last read in full.
+    level: (Option<u64>, Option<u64>),
     /// Time of the last sample.
     sampled: Timestamp,
     /// Tick of the last reading of its limits.
     limits_at: Option<u64>,
     /// Counters of its slot when last read.
-    counted: CgroupCounters,
+    counted: Sparse,
     /// pgmajfault at the first reading, if the cgroup is older than the probes.
     major_base: Option<u64>,
     /// pgmajfault at the last reading.
     major_seen: Option<u64>,
+    /// Something is counted again since its last sample: the next one is still without it, so that nobody takes the time
+    /// in between for a quiet one.
+    gap: Option<Coverage>,
     minor_shown: u64,
     /// oom_kill of memory.events as far as it has been told of.
     oom_kills: Option<u64>,
@@ -83,6 +92,36 @@ struct Known {
     own: ProcessSums,
     all: ProcessSums,
     processes_known: bool,
+}
+
+/// With more cgroups than this the files of those that are not active are closed again: an open file holds a page of the
+/// kernel's, and there are limits to how many may be open.
+const OPEN_CGROUPS: usize = 500;
+
+/// A cgroup that is found quiet at so many looks in a row is read in full all the same.
+const QUIET_LOOKS: u8 = 8;
+
+impl Known {
+    /// A look at a cgroup in which nobody faulted or called: whether its memory and its CPU time are what they were. Most of
+    /// thousands of cgroups are like that, and reading all of memory.stat and the rest to find it costs ten times as much.
+    fn is_quiet(&mut self, cpu: bool, many: bool, buf: &mut Vec<u8>) -> bool {
+        if !self.wanted || self.quiet >= QUIET_LOOKS {
+            return false;
+        }
+        let Some(files) = &mut self.files else {
+            // Without the memory controller figures are those of processes. One that came in shows when it faults.
+            let same = self.processes_known && self.all.count == 0;
+            self.quiet += u8::from(same);
+            return same;
+        };
+        let now = files.level(cpu, buf);
+        if many {
+            files.release();
+        }
+        let same = now.0.is_some() && now == self.level;
+        self.quiet += u8::from(same);
+        same
+    }
 }
 
 /// Sums over processes; signed, since parts arrive one by one.
@@ -132,7 +171,8 @@ pub struct Observer {
     coverage: Coverage,
     options: Options,
     tree: Tree,
-    known: HashMap<u64, Known>,
+    // Boxed: a table has up to twice as many places as entries.
+    known: HashMap<u64, Box<Known>>,
     watches: Option<EventWatches>,
     procs: Option<ProcFs>,
     /// Cgroups to be read at the next tick for another reason than their counters.
@@ -147,6 +187,9 @@ pub struct Observer {
     suspects: Suspects,
     budget: Option<Keeping>,
     tick: u64,
+    /// Cgroups still to be told of in this tick, the last first, and its time.
+    due: Vec<u64>,
+    due_at: Option<Timestamp>,
     seq: u64,
     host_name: String,
     boot_id: Option<String>,
@@ -207,6 +250,8 @@ impl Observer {
             suspects: Suspects::default(),
             budget: None,
             tick: 0,
+            due: Vec::new(),
+            due_at: None,
             seq: 0,
             host_name,
             boot_id,
@@ -266,8 +311,10 @@ impl Observer {
             .map(|known| known.cgroup.path.as_str())
     }
 
-    /// One tick: what changed since the last one, as samples. `now` is the wall clock.
+    /// One tick: what changed since the last one, as samples. `now` is the wall clock. [`Observer::more`] tells of what is
+    /// beyond some hundred cgroups.
     pub fn tick(&mut self, now: Timestamp, out: &mut Vec<Notice>) {
+        while self.more(out) {}
         if self.tick == 0 || self.tick.is_multiple_of(self.scan_every()) {
             self.scan(out);
         }
@@ -282,29 +329,36 @@ impl Observer {
         if self.lifecycle_losses() > self.lost_at_walk {
             self.scan(out);
         }
-        self.read_due(now, out);
-        let tick = self.tick;
-        self.grown.retain(|_, at| tick < *at + 30);
-        self.last_growth
-            .retain(|pid, _| self.grown.contains_key(pid));
-        self.tick += 1;
-    }
-
-    /// Reads every cgroup, whether it was active or not.
-    fn read_all(&mut self, now: Timestamp, out: &mut Vec<Notice>) {
-        self.touched.extend(self.known.keys());
-        self.read_due(now, out);
-    }
-
-    fn read_due(&mut self, now: Timestamp, out: &mut Vec<Notice>) {
         let due = self.due();
         // All counts before the first line: a parent's comes before its children's and sums them up.
         for id in &due {
             self.count_processes(*id, now, out);
         }
-        for id in due {
+        self.due = due;
+        self.due.reverse();
+        self.due_at = Some(now);
+        self.more(out);
+    }
+
+    /// Tells of the next cgroups that are due; whether there are more. What thousands of cgroups do is told in parts, so
+    /// that it need not be kept all at once.
+    pub fn more(&mut self, out: &mut Vec<Notice>) -> bool {
+        const PART: usize = 256;
+        let Some(now) = self.due_at else { return false };
+        for _ in 0..PART {
+            let Some(id) = self.due.pop() else { break };
             self.sample(id, now, out);
         }
+        if !self.due.is_empty() {
+            return true;
+        }
+        self.due_at = None;
+        let tick = self.tick;
+        self.grown.retain(|_, at| tick < *at + 30);
+        self.last_growth
+            .retain(|pid, _| self.grown.contains_key(pid));
+        self.tick += 1;
+        false
     }
 
     fn scan_every(&self) -> u64 {
@@ -337,12 +391,24 @@ impl Observer {
         let mut due: HashSet<u64> = std::mem::take(&mut self.touched);
         let slow = self.slow_pace();
         let all = self.tick == 0 || slow == 1;
-        for (id, known) in &self.known {
+        let judge = self.judge.as_ref();
+        let many = self.known.len() > OPEN_CGROUPS;
+        for (id, known) in &mut self.known {
+            known.active = due.contains(id);
+            if all {
+                due.insert(*id);
+                continue;
+            }
             // Spread over the ticks by id, so that they do not come all at once.
-            if all
-                || self.tick >= known.read_at + slow
-                || (known.read_at + slow / 2 < self.tick && (id + self.tick).is_multiple_of(slow))
-            {
+            let look = self.tick >= known.read_at + slow
+                || (known.read_at + slow / 2 < self.tick && (id + self.tick).is_multiple_of(slow));
+            if !look || known.active {
+                continue;
+            }
+            let stands = judge.is_some_and(|judge| judge.stands(&known.cgroup.path));
+            if slow > 1 && !stands && known.is_quiet(self.options.cpu, many, &mut self.buf) {
+                known.read_at = self.tick;
+            } else {
                 due.insert(*id);
             }
         }
@@ -382,7 +448,7 @@ impl Observer {
         let Some(known) = self.known.get_mut(&id) else {
             return false;
         };
-        let delta = grey_core::tree::counter_delta(&now, &known.counted);
+        let delta = grey_core::tree::counter_delta(&now, known.counted.get());
         // Never back: a reading may lack what is told by the next one.
         known.counted.add(&delta);
         self.tree.add(id, &delta);

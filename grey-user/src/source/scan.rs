@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use grey_common::CgroupCounters;
 use grey_core::identity::identify;
 use grey_core::time::Timestamp;
+use grey_core::tree::Sparse;
 
 use super::{Known, Notice, Observer, ProcessSums};
 use crate::host::{CgroupFiles, HostError};
@@ -97,25 +97,29 @@ impl Observer {
         }
         self.known.insert(
             id,
-            Known {
+            Box::new(Known {
                 cgroup,
                 wanted,
                 above: false,
                 limited: false,
                 files: None,
                 read_at: self.tick,
+                active: false,
+                quiet: 0,
+                level: (None, None),
                 sampled: Timestamp::default(),
                 limits_at: None,
-                counted: CgroupCounters::default(),
+                counted: Sparse::default(),
                 // A cgroup made after the first tick began with the probes attached.
                 major_base: (self.tick > 0).then_some(0),
                 major_seen: None,
+                gap: None,
                 minor_shown: 0,
                 oom_kills: (self.tick > 0).then_some(0),
                 own: ProcessSums::default(),
                 all: ProcessSums::default(),
                 processes_known: false,
-            },
+            }),
         );
         if wanted {
             self.open(id);
@@ -195,12 +199,11 @@ impl Observer {
         };
         match kernel.counters.release(id) {
             Ok(Some(last)) => {
-                let counted = self
-                    .known
-                    .get(&id)
-                    .map_or_else(CgroupCounters::default, |known| known.counted);
-                self.tree
-                    .add(id, &grey_core::tree::counter_delta(&last, &counted));
+                let counted = self.known.get(&id).map(|known| *known.counted.get());
+                self.tree.add(
+                    id,
+                    &grey_core::tree::counter_delta(&last, &counted.unwrap_or_default()),
+                );
             }
             Ok(None) => {}
             Err(error) => {

@@ -53,6 +53,11 @@ type Key = (String, Memory, Option<u32>);
 type Look = HashMap<u32, (String, u64)>;
 
 impl Judge {
+    /// Whether anything is said of the cgroup at this path that may have to be taken back.
+    pub(super) fn stands(&self, path: &str) -> bool {
+        self.standing.keys().any(|(at, ..)| at == path)
+    }
+
     pub(super) fn observe(&mut self, event: &Event) {
         self.detector.observe(event, &mut self.findings);
     }

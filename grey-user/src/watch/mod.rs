@@ -154,6 +154,8 @@ async fn watch(
         Some(bell) => Some(waitable(bell).map_err(wait)?),
         None => None,
     };
+    tell_rest(observer, &mut out, view)?;
+    machine::give_back();
     observer.health(Clock::wall(), &mut out);
     if !view.show(&mut out)? || args.once {
         view.tick(true)?;
@@ -186,6 +188,7 @@ async fn watch(
             }
             () = ticker.tick() => {
                 observer.tick(Clock::wall(), &mut out);
+                tell_rest(observer, &mut out, view)?;
                 if Instant::now() >= health {
                     observer.health(Clock::wall(), &mut out);
                     health = Instant::now() + HEALTH_TICKS * args.interval;
@@ -240,6 +243,20 @@ impl Ticker {
 
     pub(crate) async fn tick(&mut self) {
         self.ticks.tick().await;
+    }
+}
+
+/// Shows what a tick has to tell part by part. A view that is closed meanwhile says so when it is asked the next time.
+fn tell_rest(
+    observer: &mut Observer,
+    out: &mut Vec<Notice>,
+    view: &mut View,
+) -> Result<(), Failure> {
+    loop {
+        view.show(out)?;
+        if !observer.more(out) {
+            return Ok(());
+        }
     }
 }
 
