@@ -77,20 +77,16 @@ impl Counters {
     /// The counters of a slot, summed over CPUs, with what these have not moved to the table yet. Where that moves while
     /// it is read, and no reading comes between, it may be missing until the next one.
     pub fn read(&self, slot: u32) -> Result<CgroupCounters, MapError> {
+        let cgroup = words(&self.slots, slot).0.load(Ordering::Acquire);
         let mut readings = 0;
         loop {
-            let before = self.streaks.epochs(slot);
+            let (_, before) = self.streaks.of(cgroup);
             let mut sum = CgroupCounters::default();
             for value in self.values.get(&slot, 0)?.iter() {
                 sum.add(value);
             }
-            let mut after = 0_u64;
-            for streak in self.streaks.all() {
-                if streak.cgroup != 0 && streak.slot == slot {
-                    sum.add(&streak.counters());
-                    after = after.wrapping_add(streak.epoch);
-                }
-            }
+            let (held, after) = self.streaks.of(cgroup);
+            sum.add(&held);
             readings += 1;
             if before == after || readings == READINGS {
                 return Ok(sum);
