@@ -45,6 +45,12 @@ impl Streaks {
         (counters, epochs)
     }
 
+    /// Whether the cgroup had a streak at the last look of [`Streaks::take_active`]; one that has begun since is the next
+    /// look's.
+    pub(super) fn had(&self, cgroup: u64) -> bool {
+        self.seen.iter().any(|streak| streak.cgroup == cgroup)
+    }
+
     /// Cgroups, with their slots, that faulted on some CPU since the last look.
     pub(super) fn take_active(&mut self, mut tell: impl FnMut(u64, u32)) {
         for cpu in 0..self.memory.count() {
