@@ -177,9 +177,21 @@ impl Machines {
         self.extras.missing()
     }
 
+    /// Gives the guests a program of the workspace, linked statically, in `/programs`.
+    pub(crate) fn add_package(&mut self, root: &Path, name: &str) -> Result<()> {
+        let program = build::program(root, self.options.no_build, name)?;
+        self.extras.add(program);
+        Ok(())
+    }
+
+    /// Guests of that much memory.
+    pub(crate) fn with_memory(&mut self, memory_mib: u32) {
+        self.hardware.memory_mib = memory_mib;
+    }
+
     /// Guests of that much memory with `output` as their second disk, for what they have to hand over.
     pub(crate) fn enlarge(&mut self, memory_mib: u32, output: PathBuf) {
-        self.hardware.memory_mib = memory_mib;
+        self.with_memory(memory_mib);
         self.hardware.disks.push(Drive {
             image: output,
             writable: true,
