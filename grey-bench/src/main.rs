@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
+mod actions;
 mod apps;
 mod beside;
 mod cgroup;
@@ -17,6 +18,7 @@ mod load;
 mod machine;
 mod pairs;
 mod probes;
+mod scratch;
 mod start;
 mod stats;
 mod swap;
@@ -94,13 +96,15 @@ enum Table {
     Apps,
     /// From the kernel to the line: growth and rates here, OOM kills and stalls in the guest
     Events,
+    /// Time and CPU of what frees memory, by GiB, and of a rollback; in the guest
+    Actions,
 }
 
 type Measure = fn(&Bench) -> Result<String>;
 
 impl Table {
     /// In the order of the report.
-    const ALL: [Table; 7] = [
+    const ALL: [Table; 8] = [
         Table::Faults,
         Table::Times,
         Table::Calls,
@@ -108,6 +112,7 @@ impl Table {
         Table::Controller,
         Table::Apps,
         Table::Events,
+        Table::Actions,
     ];
 
     /// What measures it there; `None` where it is not measured.
@@ -122,6 +127,8 @@ impl Table {
             (Table::Apps, Place::Machine) => Some(apps::table),
             (Table::Events, Place::Machine) => Some(events::on_machine),
             (Table::Events, Place::Guest) => Some(events::in_guest),
+            (Table::Actions, Place::Machine) => None,
+            (Table::Actions, Place::Guest) => Some(actions::table),
             (
                 Table::Faults | Table::Times | Table::Calls | Table::Start | Table::Apps,
                 Place::Guest,

@@ -77,6 +77,9 @@ fn in_guest(words: &str, options: &VmOptions) -> Result<i32> {
     let root = crate::workspace();
     let mut machines = Machines::prepare(&root, options)?;
     machines.add_package(&root, "grey-bench")?;
+    // For `enforce trim`: the agent, and a service that holds what it has freed.
+    machines.add_file(crate::release_agent::build(&root)?);
+    machines.add_file(root.join("tests/programs/buffers.py"));
     machines.with_memory(MEMORY_MIB);
     let kernel = machines.kernel(REQUIRED)?;
     let payload = Payload::Command(script(words));

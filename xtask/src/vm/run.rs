@@ -180,8 +180,13 @@ impl Machines {
     /// Gives the guests a program of the workspace, linked statically, in `/programs`.
     pub(crate) fn add_package(&mut self, root: &Path, name: &str) -> Result<()> {
         let program = build::program(root, self.options.no_build, name)?;
-        self.extras.add(program);
+        self.add_file(program);
         Ok(())
+    }
+
+    /// Gives the guests a file in `/programs`.
+    pub(crate) fn add_file(&mut self, path: PathBuf) {
+        self.extras.add(path);
     }
 
     /// Guests of that much memory.
