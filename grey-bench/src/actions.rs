@@ -57,7 +57,8 @@ impl<'a> Actor<'a> {
         })
     }
 
-    fn run(&self, words: &[&str]) -> Result<Taken> {
+    /// Runs a command about `target`, whose own CPU time counts too: what frees may be in it.
+    fn run(&self, target: &Cgroup, words: &[&str]) -> Result<Taken> {
         let mut command = Command::new(&self.bench.grey_ebpf);
         self.cgroup.hold(&mut command)?;
         command
@@ -66,7 +67,8 @@ impl<'a> Actor<'a> {
             .arg(self.state.path())
             .arg("--config")
             .arg(self.state.path().join("config.toml"));
-        let (before, begun) = (self.cgroup.cpu_seconds()?, Instant::now());
+        let used = || Ok::<_, anyhow::Error>(self.cgroup.cpu_seconds()? + target.cpu_seconds()?);
+        let (before, begun) = (used()?, Instant::now());
         let output = command.output().context("grey-ebpf")?;
         let seconds = begun.elapsed().as_secs_f64();
         ensure!(
@@ -77,7 +79,7 @@ impl<'a> Actor<'a> {
         );
         Ok(Taken {
             seconds,
-            cpu: self.cgroup.cpu_seconds()? - before,
+            cpu: used()? - before,
             outcome: outcome(&String::from_utf8_lossy(&output.stdout)),
         })
     }
@@ -142,7 +144,7 @@ pub fn table(bench: &Bench) -> Result<String> {
     let mut out = format!(
         "## Actions\n\n\
          A process holds {HELD_MIB} MiB, half of each page random, and swap is on zram. Seconds and CPU are by GiB freed: seconds of the action itself (`took_us` of its outcome), \
-         CPU of the command in all with its helpers, and of the kernel on its behalf; the last column is the command from start to end.\n\n\
+         CPU of the command in all with its helpers and its start, of the kernel on their behalf, and of the target; the last column is the command from start to end.\n\n\
          | action | n | MiB freed | s a GiB | CPU s a GiB | command, ms |\n|---|---|---|---|---|---|\n"
     );
     let mut left_out = String::new();
@@ -150,7 +152,7 @@ pub fn table(bench: &Bench) -> Result<String> {
         ("`enforce reclaim --file-only`", reclaim_file),
         ("`enforce reclaim`, to zram", reclaim),
         ("`enforce pageout --all`, to zram", pageout),
-        ("`enforce trim`, glibc and CPython", trim),
+        ("`enforce trim --no-collector`, of Python on glibc", trim),
     ];
     for (name, once) in ways {
         let mut freed = Freed::default();
@@ -172,21 +174,27 @@ fn reclaim_file(actor: &Actor<'_>) -> Result<Taken> {
     let files = Files::mount()?;
     let target = Cgroup::new("target")?;
     let _holder = Holder::reader(&target, &files.large(), HELD_MIB)?;
-    actor.run(&[
-        "enforce",
-        "reclaim",
-        &target.name(),
-        TAKEN,
-        "--file-only",
-        "--json",
-    ])
+    actor.run(
+        &target,
+        &[
+            "enforce",
+            "reclaim",
+            &target.name(),
+            TAKEN,
+            "--file-only",
+            "--json",
+        ],
+    )
 }
 
 fn reclaim(actor: &Actor<'_>) -> Result<Taken> {
     let _swap = Swap::on(256 << 20)?;
     let target = Cgroup::new("target")?;
     let _holder = Holder::start(&target, HELD_MIB)?;
-    actor.run(&["enforce", "reclaim", &target.name(), TAKEN, "--json"])
+    actor.run(
+        &target,
+        &["enforce", "reclaim", &target.name(), TAKEN, "--json"],
+    )
 }
 
 fn pageout(actor: &Actor<'_>) -> Result<Taken> {
@@ -194,9 +202,12 @@ fn pageout(actor: &Actor<'_>) -> Result<Taken> {
     let target = Cgroup::new("target")?;
     let holder = Holder::start(&target, HELD_MIB)?;
     let pid = holder.pid().to_string();
-    actor.run(&[
-        "enforce", "pageout", &pid, "--all", "--max", TAKEN, "--json",
-    ])
+    actor.run(
+        &target,
+        &[
+            "enforce", "pageout", &pid, "--all", "--max", TAKEN, "--json",
+        ],
+    )
 }
 
 fn trim(actor: &Actor<'_>) -> Result<Taken> {
@@ -210,22 +221,41 @@ fn trim(actor: &Actor<'_>) -> Result<Taken> {
         .args([SERVICE, "0", &HELD_MIB.to_string()]);
     let holder = Holder::of(&target, service)?;
     let pid = holder.pid().to_string();
-    actor.run(&["enforce", "trim", &pid, "--json"])
+    actor.run(
+        &target,
+        &["enforce", "trim", &pid, "--no-collector", "--json"],
+    )
 }
 
 /// A limit that is set and kept, and taken back.
 fn changes(actor: &Actor<'_>, rounds: usize) -> Result<String> {
     let target = Cgroup::new("target")?;
+    let name = target.name();
+    let _holder = Holder::start(&target, 1)?;
     let (mut set, mut back, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut dry, mut dry_cpu) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         eprintln!("  limit and rollback, round {} of {rounds}", round + 1);
-        let name = target.name();
-        let done = actor.run(&["enforce", "limit", &name, "--high", "512M", "--json"])?;
+        let only_told = [
+            "enforce",
+            "reclaim",
+            &name,
+            TAKEN,
+            "--file-only",
+            "--dry-run",
+        ];
+        let told = actor.run(&target, &only_told)?;
+        dry.push(told.seconds * 1e3);
+        dry_cpu.push(told.cpu * 1e3);
+        let done = actor.run(
+            &target,
+            &["enforce", "limit", &name, "--high", "512M", "--json"],
+        )?;
         ensure!(
             target.read("memory.high")?.trim() == "536870912",
             "the limit is not there"
         );
-        let undone = actor.run(&["rollback"])?;
+        let undone = actor.run(&target, &["rollback"])?;
         ensure!(
             target.read("memory.high")?.trim() == "max",
             "the limit is still there"
@@ -239,9 +269,13 @@ fn changes(actor: &Actor<'_>, rounds: usize) -> Result<String> {
     };
     Ok(format!(
         "\n| of {rounds} | ms |\n|---|---|\n\
+         | `enforce reclaim --dry-run`, which changes nothing: what any command takes | {} |\n\
+         | CPU of it | {} |\n\
          | `enforce limit --high`, kept: journal, guard, write, look | {} |\n\
          | `rollback`: from its start until the old value is back and it has ended | {} |\n\
          | CPU of `rollback` | {} |\n",
+        shown(dry)?,
+        shown(dry_cpu)?,
         shown(set)?,
         shown(back)?,
         shown(cpu)?

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::beside::Beside;
+use crate::beside::{Around, Beside};
 use crate::load::Load;
 use crate::pairs::{Rounds, Spread, order};
 
@@ -47,13 +47,14 @@ pub struct Compared {
 }
 
 impl Bench {
-    /// Nanoseconds of one, in a process of its own.
+    /// Nanoseconds of one, in a process of its own, in the load's cgroup.
     ///
     /// # Errors
     /// The load fails.
-    pub fn once(&self, load: Load, threads: usize) -> Result<f64> {
-        let own = std::env::current_exe()?;
-        let output = Command::new(own)
+    pub fn once(&self, around: &Around<'_>, load: Load, threads: usize) -> Result<f64> {
+        let mut command = Command::new(std::env::current_exe()?);
+        around.load.hold(&mut command)?;
+        let output = command
             .args(["load", load.name(), &threads.to_string()])
             .output()?;
         ensure!(
@@ -71,10 +72,11 @@ impl Bench {
     /// # Errors
     /// The load does not run, or a variant that ran once does not a second time.
     pub fn compare(&self, load: Load, threads: usize, variants: &[Variant]) -> Result<Compared> {
+        let around = Around::new(&self.grey_ebpf)?;
         let mut left_out = Vec::new();
         let mut there = Vec::new();
         for variant in variants {
-            match variant.beside.start(&self.grey_ebpf) {
+            match variant.beside.start(&around) {
                 Ok(_running) => there.push(variant),
                 Err(error) => left_out.push((variant.name.clone(), format!("{error:#}"))),
             }
@@ -83,8 +85,8 @@ impl Bench {
         for round in 0..self.rounds {
             let mut figures = vec![0.0; there.len()];
             for at in order(round, there.len()) {
-                let running = there[at].beside.start(&self.grey_ebpf)?;
-                figures[at] = self.once(load, threads)?;
+                let running = there[at].beside.start(&around)?;
+                figures[at] = self.once(&around, load, threads)?;
                 drop(running);
             }
             eprintln!(

@@ -69,41 +69,85 @@ fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
     } else {
         "cgroup.stat (the v2 tree has no memory controller here)"
     };
+    let cgtop = if tree.0.has_memory() {
+        cgtop()
+    } else {
+        Err("it wants memory.* files".to_owned())
+    };
     let mut out = format!(
         "## `watch --json` by number of cgroups\n\n\
-         An active one touches {PAGES} pages in each second. CPU is of one core, over {} s, once; the collector reads each cgroup's {what} once a second.\n\n\
-         | cgroups | active | CPU | resident, peak | reading all, CPU | times |\n|---|---|---|---|---|---|\n",
+         An active one touches {PAGES} pages in each second. CPU is of one core, over {} s, once; \"reading all\" reads each cgroup's {what} once a second, \
+         as little as a collector can do; systemd-cgtop looks once a second too.\n\n\
+         | cgroups | active | CPU | resident, peak | reading all, CPU | times | systemd-cgtop, CPU | times |\n|---|---|---|---|---|---|---|---|\n",
         extent.time.as_secs()
     );
     let mut made = 0;
     for &count in extent.counts {
         made = tree.grow(made, count)?;
-        for percent in ACTIVE {
-            let active = (count * percent).div_ceil(100);
+        let mut actives: Vec<usize> = ACTIVE.map(|part| (count * part).div_ceil(100)).to_vec();
+        actives.dedup();
+        for active in actives {
             eprintln!("  {count} cgroups, {active} active");
             let beside = |command: Command| {
                 Active::start(&tree, active)?.beside(|| measure(command, extent.time))
             };
-            let mut watch = Command::new(&bench.grey_ebpf);
-            watch.args(["watch", "--json"]);
-            let mut reader = Command::new(std::env::current_exe()?);
-            reader.args(["load", "read-all"]).arg(tree.0.path());
-            match (beside(watch), beside(reader)) {
-                (Ok(taken), Ok(reading)) => out.push_str(&format!(
-                    "| {count} | {active} | {:.2} % | {:.1} MiB, {:.1} | {:.2} % | {:.1} |\n",
-                    taken.cpu * 100.0,
-                    mib(taken.resident),
-                    mib(taken.peak),
-                    reading.cpu * 100.0,
-                    reading.cpu / taken.cpu
-                )),
-                (Err(error), _) | (_, Err(error)) => out.push_str(&format!(
-                    "| {count} | {active} | not measured: {error:#} | | | |\n"
+            match row(bench, &tree, cgtop.is_ok(), beside) {
+                Ok(row) => out.push_str(&format!("| {count} | {active} |{row}\n")),
+                Err(error) => out.push_str(&format!(
+                    "| {count} | {active} | not measured: {error:#} | | | | | |\n"
                 )),
             }
         }
     }
+    if let Err(why) = cgtop {
+        out.push_str(&format!("\nNot measured: systemd-cgtop: {why}.\n"));
+    }
     Ok(out)
+}
+
+/// Whether it runs here; if not, why.
+fn cgtop() -> Result<(), String> {
+    let mut once = Command::new("systemd-cgtop");
+    once.args(["--batch", "--iterations=1"])
+        .stdin(Stdio::null());
+    match once.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Ours, and the others each in its turn, under the same load.
+fn row(
+    bench: &Bench,
+    tree: &Tree,
+    cgtop: bool,
+    beside: impl Fn(Command) -> Result<Taken>,
+) -> Result<String> {
+    let mut watch = Command::new(&bench.grey_ebpf);
+    watch.args(["watch", "--json"]);
+    let taken = beside(watch)?;
+    let mut reader = Command::new(std::env::current_exe()?);
+    reader.args(["load", "read-all"]).arg(tree.0.path());
+    let mut row = format!(
+        " {:.2} % | {:.1} MiB, {:.1} |",
+        taken.cpu * 100.0,
+        mib(taken.resident),
+        mib(taken.peak)
+    );
+    let mut other = |other: Taken| {
+        let times = other.cpu / taken.cpu;
+        row.push_str(&format!(" {:.2} % | {times:.1} |", other.cpu * 100.0));
+    };
+    other(beside(reader)?);
+    if cgtop {
+        let mut top = Command::new("systemd-cgtop");
+        top.args(["--batch", "--raw", "--delay=1s", "--iterations=100000"]);
+        other(beside(top)?);
+    } else {
+        row.push_str(" – | – |");
+    }
+    Ok(row)
 }
 
 fn mib(bytes: u64) -> f64 {

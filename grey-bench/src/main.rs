@@ -12,6 +12,7 @@ mod beside;
 mod cgroup;
 mod compare;
 mod controller;
+mod detector;
 mod empty;
 mod events;
 mod load;
@@ -98,13 +99,15 @@ enum Table {
     Events,
     /// Time and CPU of what frees memory, by GiB, and of a rollback; in the guest
     Actions,
+    /// Samples a second and bytes a series of the leak detector
+    Detector,
 }
 
 type Measure = fn(&Bench) -> Result<String>;
 
 impl Table {
     /// In the order of the report.
-    const ALL: [Table; 8] = [
+    const ALL: [Table; 9] = [
         Table::Faults,
         Table::Times,
         Table::Calls,
@@ -113,6 +116,7 @@ impl Table {
         Table::Apps,
         Table::Events,
         Table::Actions,
+        Table::Detector,
     ];
 
     /// What measures it there; `None` where it is not measured.
@@ -128,9 +132,15 @@ impl Table {
             (Table::Events, Place::Machine) => Some(events::on_machine),
             (Table::Events, Place::Guest) => Some(events::in_guest),
             (Table::Actions, Place::Machine) => None,
+            (Table::Detector, Place::Machine) => Some(detector::table),
             (Table::Actions, Place::Guest) => Some(actions::table),
             (
-                Table::Faults | Table::Times | Table::Calls | Table::Start | Table::Apps,
+                Table::Faults
+                | Table::Times
+                | Table::Calls
+                | Table::Start
+                | Table::Apps
+                | Table::Detector,
                 Place::Guest,
             ) => None,
         }

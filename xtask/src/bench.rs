@@ -28,7 +28,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
         ..VmOptions::default()
     };
     if !options.no_build {
-        crate::build_release(&["grey-bench", "grey-user"])?;
+        crate::build_release(&["grey-bench", "grey-eval", "grey-user"])?;
     }
     let mut here = bench(args);
     if only_told {

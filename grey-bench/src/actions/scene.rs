@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Holder {
     child: Child,
     stdin: Option<ChildStdin>,
+    /// It may say more at its end.
+    out: BufReader<ChildStdout>,
 }
 
 impl Holder {
@@ -59,9 +61,13 @@ impl Holder {
             .with_context(|| program.clone())?;
         let stdin = child.stdin.take();
         let out = child.stdout.take().context("no stdout")?;
-        let holder = Holder { child, stdin };
+        let mut holder = Holder {
+            child,
+            stdin,
+            out: BufReader::new(out),
+        };
         let mut line = String::new();
-        let read = BufReader::new(out).read_line(&mut line)?;
+        let read = holder.out.read_line(&mut line)?;
         ensure!(read > 0, "{program} ended before it was ready");
         Ok(holder)
     }
