@@ -42,8 +42,43 @@ pub fn variant(name: &str, beside: Beside) -> Variant {
 pub struct Compared {
     names: Vec<String>,
     rounds: Rounds,
-    /// Variants that cannot be had here, and why.
-    left_out: Vec<(String, String)>,
+    left_out: Vec<LeftOut>,
+}
+
+/// Those that start here, and why the others do not.
+pub fn to_be_had<'a>(
+    around: &Around<'_>,
+    variants: &'a [Variant],
+) -> (Vec<&'a Variant>, Vec<LeftOut>) {
+    let (mut there, mut left_out) = (Vec::new(), Vec::new());
+    for variant in variants {
+        match variant.beside.start(around) {
+            Ok(_running) => there.push(variant),
+            Err(error) => left_out.push(LeftOut {
+                name: variant.name.clone(),
+                why: format!("{error:#}"),
+            }),
+        }
+    }
+    (there, left_out)
+}
+
+/// A variant that cannot be had here.
+#[derive(Clone, Debug)]
+pub struct LeftOut {
+    name: String,
+    why: String,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LeftOut { name, why } = self;
+        write!(
+            f,
+            "\nNot measured: {name}: {}.\n",
+            why.trim_end_matches('.')
+        )
+    }
 }
 
 impl Bench {
@@ -73,14 +108,7 @@ impl Bench {
     /// The load does not run, or a variant that ran once does not a second time.
     pub fn compare(&self, load: Load, threads: usize, variants: &[Variant]) -> Result<Compared> {
         let around = Around::new(&self.grey_ebpf)?;
-        let mut left_out = Vec::new();
-        let mut there = Vec::new();
-        for variant in variants {
-            match variant.beside.start(&around) {
-                Ok(_running) => there.push(variant),
-                Err(error) => left_out.push((variant.name.clone(), format!("{error:#}"))),
-            }
-        }
+        let (there, left_out) = to_be_had(&around, variants);
         let mut rounds = Rounds::default();
         for round in 0..self.rounds {
             let mut figures = vec![0.0; there.len()];
@@ -144,8 +172,8 @@ impl Compared {
             }
             out.push('\n');
         }
-        for (name, why) in &self.left_out {
-            let _ = writeln!(out, "\nNot measured: {name}: {why}.");
+        for left_out in &self.left_out {
+            let _ = write!(out, "{left_out}");
         }
         out
     }

@@ -88,8 +88,16 @@ fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
         actives.dedup();
         for active in actives {
             eprintln!("  {count} cgroups, {active} active");
-            let beside = |command: Command| {
-                Active::start(&tree, active)?.beside(|| measure(command, extent.time))
+            let beside = |words: &dyn Fn() -> Result<Command>| {
+                let once = || -> Result<Taken> {
+                    let command = words()?;
+                    Active::start(&tree, active)?.beside(|| measure(command, extent.time))
+                };
+                // A machine that stood still for a second is asked again.
+                once().or_else(|error| {
+                    eprintln!("    once more: {error:#}");
+                    once()
+                })
             };
             match row(bench, &tree, cgtop.is_ok(), beside) {
                 Ok(row) => out.push_str(&format!("| {count} | {active} |{row}\n")),
@@ -122,13 +130,13 @@ fn row(
     bench: &Bench,
     tree: &Tree,
     cgtop: bool,
-    beside: impl Fn(Command) -> Result<Taken>,
+    beside: impl Fn(&dyn Fn() -> Result<Command>) -> Result<Taken>,
 ) -> Result<String> {
-    let mut watch = Command::new(&bench.grey_ebpf);
-    watch.args(["watch", "--json"]);
-    let taken = beside(watch)?;
-    let mut reader = Command::new(std::env::current_exe()?);
-    reader.args(["load", "read-all"]).arg(tree.0.path());
+    let taken = beside(&|| {
+        let mut watch = Command::new(&bench.grey_ebpf);
+        watch.args(["watch", "--json"]);
+        Ok(watch)
+    })?;
     let mut row = format!(
         " {:.2} % | {:.1} MiB, {:.1} |",
         taken.cpu * 100.0,
@@ -139,11 +147,17 @@ fn row(
         let times = other.cpu / taken.cpu;
         row.push_str(&format!(" {:.2} % | {times:.1} |", other.cpu * 100.0));
     };
-    other(beside(reader)?);
+    other(beside(&|| {
+        let mut reader = Command::new(std::env::current_exe()?);
+        reader.args(["load", "read-all"]).arg(tree.0.path());
+        Ok(reader)
+    })?);
     if cgtop {
-        let mut top = Command::new("systemd-cgtop");
-        top.args(["--batch", "--raw", "--delay=1s", "--iterations=100000"]);
-        other(beside(top)?);
+        other(beside(&|| {
+            let mut top = Command::new("systemd-cgtop");
+            top.args(["--batch", "--raw", "--delay=1s", "--iterations=100000"]);
+            Ok(top)
+        })?);
     } else {
         row.push_str(" – | – |");
     }

@@ -8,7 +8,7 @@ use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 
 use crate::beside::Around;
-use crate::compare::{Bench, Variant, shown};
+use crate::compare::{Bench, Variant, shown, to_be_had};
 use crate::load::Load;
 use crate::pairs::{Spread, order};
 
@@ -35,6 +35,7 @@ impl Bench {
     pub fn run_times(&self, load: Load, variants: &[Variant]) -> Result<String> {
         let _statistics = enable_stats(Stats::RunTime).context("BPF_ENABLE_STATS")?;
         let around = Around::new(&self.grey_ebpf)?;
+        let (variants, left_out) = to_be_had(&around, variants);
         let mut times: Vec<Vec<(String, Vec<f64>)>> = vec![Vec::new(); variants.len()];
         for round in 0..self.rounds {
             for at in order(round, variants.len()) {
@@ -68,6 +69,9 @@ impl Bench {
                     shown(spread, 0)
                 );
             }
+        }
+        for variant in left_out {
+            let _ = write!(out, "{variant}");
         }
         Ok(out)
     }
