@@ -66,6 +66,13 @@ impl Latencies {
     }
 }
 
+fn row(measured: Result<Latencies>) -> String {
+    match measured {
+        Ok(latencies) => latencies.row(),
+        Err(error) => format!("| not measured: {error:#} | | | |"),
+    }
+}
+
 const HEAD: &str = "| event | n | p50, µs | p99, µs | max, µs |\n|---|---|---|---|---|\n";
 
 /// Growth, and the rate of the ring.
@@ -78,7 +85,7 @@ pub fn on_machine(bench: &Bench) -> Result<String> {
          A process touches a page every {PAUSE:?}; `watch --json --growth 512K` writes to a pipe, and whoever reads it looks at the clock. \
          From just before the touch at which the kernel side tells it (its `ts` says which one) to the line in the reader's hands.\n\n\
          {HEAD}| growth {}\n\n{}",
-        growth(bench)?.row(),
+        row(growth(bench)),
         rate::table(bench)?
     ))
 }
@@ -88,17 +95,17 @@ pub fn on_machine(bench: &Bench) -> Result<String> {
 /// # Errors
 /// No memory controller, no swap, or `watch` does not start.
 pub fn in_guest(bench: &Bench) -> Result<String> {
-    let (touch, told) = kills(bench)?;
-    let stalls = stalls(bench)?;
+    let (touch, told) = match kills(bench) {
+        Ok((touch, told)) => (touch.row(), told.row()),
+        Err(error) => (row(Err(error)), "| – | – | – | – |".to_owned()),
+    };
+    let stalls = row(stalls(bench));
     Ok(format!(
         "## Events: OOM kills and stalls\n\n\
          From the kernel to the line in the reader's hands, through a pipe from `watch --json --stall {LEAST_STALL}`. A process goes over a memory.max of \
          16 MiB until it is killed: from its last touch, so with what the kernel tries before it kills; and from the `ts` of the event, which is cut to a \
          millisecond, so up to one too much. A stall is counted from its end, which is just before the touch that stalled and its `us`.\n\n\
-         {HEAD}| OOM kill, from the touch {}\n| OOM kill, from `ts` {}\n| stall {}\n",
-        touch.row(),
-        told.row(),
-        stalls.row()
+         {HEAD}| OOM kill, from the touch {touch}\n| OOM kill, from `ts` {told}\n| stall {stalls}\n"
     ))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::vm::{Machines, Payload, Piece, REQUIRED, VmOptions};
+use crate::vm::{Machines, Payload, Piece, REQUIRED, Record, VmOptions};
 
 /// What is measured there wants room: for a thousand cgroups, and for what is to be freed.
 const MEMORY_MIB: u32 = 3072;
@@ -44,14 +44,15 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     if words.is_empty() {
         return Ok(ExitCode::from(code));
     }
-    match in_guest(&words, &options) {
-        Ok(0) => Ok(ExitCode::from(code)),
-        Ok(_) => Ok(ExitCode::FAILURE),
-        Err(error) => {
-            println!("# In the guest\n\nNot measured: {error:#}.");
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let measured = in_guest(&words, &options).unwrap_or_else(|error| {
+        println!("# In the guest\n\nNot measured: {error:#}.");
+        true
+    });
+    Ok(if measured {
+        ExitCode::from(code)
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn bench(args: &[String]) -> Command {
@@ -73,7 +74,8 @@ fn guest_words(args: &[String]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-fn in_guest(words: &str, options: &VmOptions) -> Result<i32> {
+/// Prints the guest's tables; false where it measured not all of them. An error is a guest that cannot be had.
+fn in_guest(words: &str, options: &VmOptions) -> Result<bool> {
     let root = crate::workspace();
     let mut machines = Machines::prepare(&root, options)?;
     machines.add_package(&root, "grey-bench")?;
@@ -84,32 +86,40 @@ fn in_guest(words: &str, options: &VmOptions) -> Result<i32> {
     let kernel = machines.kernel(REQUIRED)?;
     let payload = Payload::Command(script(words));
     eprintln!("a guest with Linux {REQUIRED}");
-    let mut lines = Lines::default();
-    let run = machines.run(REQUIRED, &kernel, &payload, TOTAL, |piece| {
-        if let Piece::Raw(bytes) = piece {
-            lines.feed(bytes, tell);
+    let (mut lines, mut tables, mut booted) = (Lines::default(), Vec::new(), false);
+    let run = machines.run(REQUIRED, &kernel, &payload, TOTAL, |piece| match piece {
+        // A guest that is started again measures all of it again.
+        Piece::Record(Record::Boot { .. }) => {
+            tables.clear();
+            booted = true;
         }
-    })?;
-    run.ended
+        Piece::Raw(bytes) => lines.feed(bytes, |line| match line.strip_prefix(PROGRESS) {
+            Some(progress) => eprintln!("{progress}"),
+            None => tables.push(line.to_owned()),
+        }),
+        Piece::Record(_) => {}
+    });
+    let ended = match run.and_then(|run| run.ended) {
+        Err(error) if !booted => return Err(error),
+        ended => ended,
+    };
+    let mut stdout = std::io::stdout().lock();
+    for line in tables {
+        // A closed pipe is the reader's wish.
+        let _ = writeln!(stdout, "{line}");
+    }
+    if let Err(error) = &ended {
+        let _ = writeln!(stdout, "Not measured: what is missing here: {error:#}.");
+    }
+    Ok(matches!(ended, Ok(0)))
 }
 
-/// Tables on stdout as they are, progress marked as such; the exit code is the benchmark's.
+/// Tables as they are, progress marked as such; the exit code is the benchmark's.
 fn script(words: &str) -> String {
     format!(
         "set -o pipefail; exec 3>&1; \
          /programs/grey-bench --grey-ebpf /bin/grey-ebpf {words} 2>&1 >&3 3>&- | sed 's/^/{PROGRESS}/'"
     )
-}
-
-/// Progress to stderr, the rest to stdout.
-fn tell(line: &str) {
-    match line.strip_prefix(PROGRESS) {
-        Some(progress) => eprintln!("{progress}"),
-        None => {
-            // A closed pipe is the reader's wish.
-            let _ = writeln!(std::io::stdout(), "{line}");
-        }
-    }
 }
 
 /// Output in whole lines.
