@@ -1,18 +1,25 @@
 //! What runs beside a load: nothing, an empty program, `grey-ebpf`, or what else counts the same.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use aya_obj::btf::Btf;
 
+use crate::cgroup::Cgroup;
 use crate::empty::{self, Empty};
 
 /// How long one may take to begin.
 const START: Duration = Duration::from_secs(30);
+/// No more links for so long: all are attached.
+const SETTLED: Duration = Duration::from_millis(300);
+/// Bytes of what one says to its stderr that are kept.
+const SAID: u64 = 400;
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +30,46 @@ pub enum Beside {
     Empty(&'static [&'static str]),
     /// `grey-ebpf` with these arguments; ready with its first line.
     Ours(Vec<String>),
+    /// `grey-ebpf profile` of the load's cgroup, or of another one.
+    Profile(Whom),
     /// A script of bpftrace.
     Bpftrace(&'static str),
+    /// A command of another maker: its words, what it says when it counts, and the Debian package it is in.
+    Other(&'static [&'static str], &'static str, &'static str),
+}
+
+/// Who is profiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// The load.
+    Load,
+    /// Somebody else, who sleeps.
+    Another,
+}
+
+/// What it runs in.
+#[derive(Debug)]
+pub struct Around<'a> {
+    /// The program under test.
+    pub grey_ebpf: &'a Path,
+    /// The load's cgroup.
+    pub load: Cgroup,
+    /// A cgroup of somebody else.
+    pub another: Cgroup,
+}
+
+impl Around<'_> {
+    /// New cgroups.
+    ///
+    /// # Errors
+    /// There is no v2 tree in which cgroups can be made.
+    pub fn new(grey_ebpf: &Path) -> Result<Around<'_>> {
+        Ok(Around {
+            grey_ebpf,
+            load: Cgroup::new("load")?,
+            another: Cgroup::new("another")?,
+        })
+    }
 }
 
 /// It runs as long as this.
@@ -32,6 +77,28 @@ pub enum Beside {
 pub struct Running {
     attached: Vec<Empty>,
     process: Option<Process>,
+    /// Without anybody in it a cgroup has nothing to profile.
+    _sleeper: Option<Sleeper>,
+}
+
+/// A process that does nothing.
+#[derive(Debug)]
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start(cgroup: &Cgroup) -> Result<Sleeper> {
+        let mut command = Command::new("sleep");
+        cgroup.hold(&mut command)?;
+        let child = command.arg("3600").stdin(Stdio::null()).spawn();
+        Ok(Sleeper(child.context("sleep")?))
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A child whose output is read and forgotten.
@@ -50,7 +117,7 @@ impl Beside {
     ///
     /// # Errors
     /// It cannot be begun here.
-    pub fn start(&self, grey_ebpf: &Path) -> Result<Running> {
+    pub fn start(&self, around: &Around<'_>) -> Result<Running> {
         let mut running = Running::default();
         match self {
             Beside::Nothing => {}
@@ -61,9 +128,30 @@ impl Beside {
                 }
             }
             Beside::Ours(words) => {
-                let mut command = Command::new(grey_ebpf);
+                let mut command = Command::new(around.grey_ebpf);
                 command.args(words);
                 running.process = Some(Process::start(command, "")?);
+            }
+            Beside::Profile(whom) => {
+                let cgroup = match whom {
+                    Whom::Load => &around.load,
+                    Whom::Another => &around.another,
+                };
+                running._sleeper = Some(Sleeper::start(cgroup)?);
+                let mut command = Command::new(around.grey_ebpf);
+                command.args(["profile", "--for", "1h", "--cgroup"]);
+                command.arg(cgroup.name());
+                let process = Process::spawn(command)?.0;
+                process.wait_for_links()?;
+                running.process = Some(process);
+            }
+            Beside::Other(words, sign, package) => {
+                let (program, rest) = words.split_first().context("no words")?;
+                let mut command = Command::new(program);
+                command.args(rest);
+                let process = Process::start(command, sign);
+                running.process =
+                    Some(process.with_context(|| format!("it is in {package} of Debian"))?);
             }
             Beside::Bpftrace(script) => {
                 let mut command = Command::new("bpftrace");
@@ -83,16 +171,9 @@ impl Process {
     ///
     /// # Errors
     /// It is not there, ends, or says nothing in half a minute.
-    pub fn start(mut command: Command, sign: &'static str) -> Result<Process> {
+    pub fn start(command: Command, sign: &'static str) -> Result<Process> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| program.clone())?;
-        let out = child.stdout.take().context("no stdout")?;
-        let process = Process(child);
+        let (mut process, out, errors) = Process::spawn(command)?;
         let (sender, begun) = channel();
         std::thread::spawn(move || {
             let mut out = BufReader::new(out);
@@ -104,13 +185,55 @@ impl Process {
                 }
                 line.clear();
             }
-            let mut space = [0; 65536];
-            while out.read(&mut space).is_ok_and(|read| read > 0) {}
+            drop(sender);
+            let _ = std::io::copy(&mut out, &mut std::io::sink());
         });
-        if begun.recv_timeout(START).is_err() {
-            bail!("{program} did not begin within {START:?}");
+        match begun.recv_timeout(START) {
+            Ok(()) => Ok(process),
+            Err(RecvTimeoutError::Timeout) => bail!("{program} did not begin within {START:?}"),
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = process.0.wait()?;
+                let said = errors.join().unwrap_or_default();
+                bail!("{program} ended ({status}): {}", said.trim())
+            }
         }
-        Ok(process)
+    }
+
+    /// Started, with what it writes: stdout, and stderr's begin once it has ended.
+    fn spawn(mut command: Command) -> Result<(Process, ChildStdout, JoinHandle<String>)> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| program.clone())?;
+        let out = child.stdout.take().context("no stdout")?;
+        let errors = child.stderr.take().context("no stderr")?;
+        let errors = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            let mut errors = BufReader::new(errors);
+            let _ = errors.by_ref().take(SAID).read_to_end(&mut said);
+            let _ = std::io::copy(&mut errors, &mut std::io::sink());
+            String::from_utf8_lossy(&said).trim().replace('\n', "; ")
+        });
+        Ok((Process(child), out, errors))
+    }
+
+    /// Waits until it has attached eBPF programs and attaches no more.
+    fn wait_for_links(&self) -> Result<()> {
+        let begun = Instant::now();
+        let (mut seen, mut since) = (0, begun);
+        while begun.elapsed() < START {
+            let links = links(self.pid());
+            if links != seen {
+                (seen, since) = (links, Instant::now());
+            } else if links > 0 && since.elapsed() > SETTLED {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("process {} attached nothing within {START:?}", self.pid())
     }
 
     /// Its process id.
@@ -118,6 +241,16 @@ impl Process {
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
+}
+
+/// How many of a process's descriptors are BPF links (`bpf_link_show_fdinfo`, kernel/bpf/syscall.c).
+fn links(pid: u32) -> usize {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+    let texts = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    texts.filter(|text| text.contains("link_type:")).count()
 }
 
 impl Drop for Process {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::beside::Beside;
+use crate::beside::{Around, Beside};
 use crate::load::Load;
 use crate::pairs::{Rounds, Spread, order};
 
@@ -42,18 +42,54 @@ pub fn variant(name: &str, beside: Beside) -> Variant {
 pub struct Compared {
     names: Vec<String>,
     rounds: Rounds,
-    /// Variants that cannot be had here, and why.
-    left_out: Vec<(String, String)>,
+    left_out: Vec<LeftOut>,
+}
+
+/// Those that start here, and why the others do not.
+pub fn to_be_had<'a>(
+    around: &Around<'_>,
+    variants: &'a [Variant],
+) -> (Vec<&'a Variant>, Vec<LeftOut>) {
+    let (mut there, mut left_out) = (Vec::new(), Vec::new());
+    for variant in variants {
+        match variant.beside.start(around) {
+            Ok(_running) => there.push(variant),
+            Err(error) => left_out.push(LeftOut {
+                name: variant.name.clone(),
+                why: format!("{error:#}"),
+            }),
+        }
+    }
+    (there, left_out)
+}
+
+/// A variant that cannot be had here.
+#[derive(Clone, Debug)]
+pub struct LeftOut {
+    name: String,
+    why: String,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LeftOut { name, why } = self;
+        write!(
+            f,
+            "\nNot measured: {name}: {}.\n",
+            why.trim_end_matches('.')
+        )
+    }
 }
 
 impl Bench {
-    /// Nanoseconds of one, in a process of its own.
+    /// Nanoseconds of one, in a process of its own, in the load's cgroup.
     ///
     /// # Errors
     /// The load fails.
-    pub fn once(&self, load: Load, threads: usize) -> Result<f64> {
-        let own = std::env::current_exe()?;
-        let output = Command::new(own)
+    pub fn once(&self, around: &Around<'_>, load: Load, threads: usize) -> Result<f64> {
+        let mut command = Command::new(std::env::current_exe()?);
+        around.load.hold(&mut command)?;
+        let output = command
             .args(["load", load.name(), &threads.to_string()])
             .output()?;
         ensure!(
@@ -71,20 +107,14 @@ impl Bench {
     /// # Errors
     /// The load does not run, or a variant that ran once does not a second time.
     pub fn compare(&self, load: Load, threads: usize, variants: &[Variant]) -> Result<Compared> {
-        let mut left_out = Vec::new();
-        let mut there = Vec::new();
-        for variant in variants {
-            match variant.beside.start(&self.grey_ebpf) {
-                Ok(_running) => there.push(variant),
-                Err(error) => left_out.push((variant.name.clone(), format!("{error:#}"))),
-            }
-        }
+        let around = Around::new(&self.grey_ebpf)?;
+        let (there, left_out) = to_be_had(&around, variants);
         let mut rounds = Rounds::default();
         for round in 0..self.rounds {
             let mut figures = vec![0.0; there.len()];
             for at in order(round, there.len()) {
-                let running = there[at].beside.start(&self.grey_ebpf)?;
-                figures[at] = self.once(load, threads)?;
+                let running = there[at].beside.start(&around)?;
+                figures[at] = self.once(&around, load, threads)?;
                 drop(running);
             }
             eprintln!(
@@ -142,8 +172,8 @@ impl Compared {
             }
             out.push('\n');
         }
-        for (name, why) in &self.left_out {
-            let _ = writeln!(out, "\nNot measured: {name}: {why}.");
+        for left_out in &self.left_out {
+            let _ = write!(out, "{left_out}");
         }
         out
     }

@@ -3,26 +3,41 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::beside::Process;
+use crate::cgroup::Cgroup;
 use crate::compare::Bench;
 use crate::start::{cpu_seconds, resident};
 
 /// Between two ticks of all that is compared.
 const TICK: Duration = Duration::from_secs(1);
-/// After the start, and for how long it is measured.
+/// After the start.
 const SETTLE: Duration = Duration::from_secs(5);
-const MEASURED: Duration = Duration::from_secs(30);
-/// Numbers of cgroups, and the parts of them that do something, percent.
-const COUNTS: [usize; 4] = [10, 100, 1000, 10_000];
+/// Parts of the cgroups that do something, percent.
 const ACTIVE: [usize; 3] = [1, 10, 100];
 /// What an active cgroup does in a tick: pages that are touched and given back.
 const PAGES: usize = 16;
+
+/// How much is measured.
+struct Extent {
+    counts: &'static [usize],
+    time: Duration,
+}
+
+const ON_MACHINE: Extent = Extent {
+    counts: &[10, 100, 1000, 10_000],
+    time: Duration::from_secs(30),
+};
+/// Processors may be emulated.
+const IN_GUEST: Extent = Extent {
+    counts: &[10, 100, 1000],
+    time: Duration::from_secs(15),
+};
 
 /// CPU as a part of one core, and memory.
 struct Taken {
@@ -36,57 +51,129 @@ struct Taken {
 /// # Errors
 /// There is no cgroup v2 tree in which cgroups can be made.
 pub fn table(bench: &Bench) -> Result<String> {
+    measured(bench, &ON_MACHINE)
+}
+
+/// The same in a guest.
+///
+/// # Errors
+/// As [`table`].
+pub fn in_guest(bench: &Bench) -> Result<String> {
+    measured(bench, &IN_GUEST)
+}
+
+fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
     let tree = Tree::new()?;
-    let what = if tree.has_memory() {
+    let what = if tree.0.has_memory() {
         "memory.stat"
     } else {
         "cgroup.stat (the v2 tree has no memory controller here)"
     };
+    let cgtop = if tree.0.has_memory() {
+        cgtop()
+    } else {
+        Err("it wants memory.* files".to_owned())
+    };
     let mut out = format!(
         "## `watch --json` by number of cgroups\n\n\
-         An active one touches {PAGES} pages in each second. CPU is of one core, over {} s; the collector reads each cgroup's {what} once a second.\n\n\
-         | cgroups | active | CPU | resident, peak | reading all, CPU | times |\n|---|---|---|---|---|---|\n",
-        MEASURED.as_secs()
+         An active one touches {PAGES} pages in each second. CPU is of one core, over {} s, once; \"reading all\" reads each cgroup's {what} once a second, \
+         as little as a collector can do; systemd-cgtop looks once a second too.\n\n\
+         | cgroups | active | CPU | resident, peak | reading all, CPU | times | systemd-cgtop, CPU | times |\n|---|---|---|---|---|---|---|---|\n",
+        extent.time.as_secs()
     );
     let mut made = 0;
-    for count in COUNTS {
+    for &count in extent.counts {
         made = tree.grow(made, count)?;
-        for percent in ACTIVE {
-            let active = (count * percent).div_ceil(100);
+        let mut actives: Vec<usize> = ACTIVE.map(|part| (count * part).div_ceil(100)).to_vec();
+        actives.dedup();
+        for active in actives {
             eprintln!("  {count} cgroups, {active} active");
-            let taken = Active::start(&tree, active)?.beside(|| {
-                let mut watch = Command::new(&bench.grey_ebpf);
-                watch.args(["watch", "--json"]);
-                measure(watch)
-            })?;
-            let reading = Active::start(&tree, active)?.beside(|| {
-                let mut reader = Command::new(std::env::current_exe()?);
-                reader.args(["load", "read-all"]).arg(&tree.top);
-                measure(reader)
-            })?;
-            out.push_str(&format!(
-                "| {count} | {active} | {:.2} % | {:.1} MiB, {:.1} | {:.2} % | {:.1} |\n",
-                taken.cpu * 100.0,
-                mib(taken.resident),
-                mib(taken.peak),
-                reading.cpu * 100.0,
-                reading.cpu / taken.cpu
-            ));
+            let beside = |words: &dyn Fn() -> Result<Command>| {
+                let once = || -> Result<Taken> {
+                    let command = words()?;
+                    Active::start(&tree, active)?.beside(|| measure(command, extent.time))
+                };
+                // A machine that stood still for a second is asked again.
+                once().or_else(|error| {
+                    eprintln!("    once more: {error:#}");
+                    once()
+                })
+            };
+            match row(bench, &tree, cgtop.is_ok(), beside) {
+                Ok(row) => out.push_str(&format!("| {count} | {active} |{row}\n")),
+                Err(error) => out.push_str(&format!(
+                    "| {count} | {active} | not measured: {error:#} | | | | | |\n"
+                )),
+            }
         }
     }
+    if let Err(why) = cgtop {
+        out.push_str(&format!("\nNot measured: systemd-cgtop: {why}.\n"));
+    }
     Ok(out)
+}
+
+/// Whether it runs here; if not, why.
+fn cgtop() -> Result<(), String> {
+    let mut once = Command::new("systemd-cgtop");
+    once.args(["--batch", "--iterations=1"])
+        .stdin(Stdio::null());
+    match once.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Ours, and the others each in its turn, under the same load.
+fn row(
+    bench: &Bench,
+    tree: &Tree,
+    cgtop: bool,
+    beside: impl Fn(&dyn Fn() -> Result<Command>) -> Result<Taken>,
+) -> Result<String> {
+    let taken = beside(&|| {
+        let mut watch = Command::new(&bench.grey_ebpf);
+        watch.args(["watch", "--json"]);
+        Ok(watch)
+    })?;
+    let mut row = format!(
+        " {:.2} % | {:.1} MiB, {:.1} |",
+        taken.cpu * 100.0,
+        mib(taken.resident),
+        mib(taken.peak)
+    );
+    let mut other = |other: Taken| {
+        let times = other.cpu / taken.cpu;
+        row.push_str(&format!(" {:.2} % | {times:.1} |", other.cpu * 100.0));
+    };
+    other(beside(&|| {
+        let mut reader = Command::new(std::env::current_exe()?);
+        reader.args(["load", "read-all"]).arg(tree.0.path());
+        Ok(reader)
+    })?);
+    if cgtop {
+        other(beside(&|| {
+            let mut top = Command::new("systemd-cgtop");
+            top.args(["--batch", "--raw", "--delay=1s", "--iterations=100000"]);
+            Ok(top)
+        })?);
+    } else {
+        row.push_str(" – | – |");
+    }
+    Ok(row)
 }
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-fn measure(command: Command) -> Result<Taken> {
+fn measure(command: Command, time: Duration) -> Result<Taken> {
     let process = Process::start(command, "")?;
     std::thread::sleep(SETTLE);
     let before = cpu_seconds(process.pid())?;
     let begun = Instant::now();
-    std::thread::sleep(MEASURED);
+    std::thread::sleep(time);
     let cpu = (cpu_seconds(process.pid())? - before) / begun.elapsed().as_secs_f64();
     let (resident, peak) = resident(process.pid())?;
     Ok(Taken {
@@ -96,58 +183,23 @@ fn measure(command: Command) -> Result<Taken> {
     })
 }
 
-/// Cgroups of ours, removed at the end.
-struct Tree {
-    top: PathBuf,
-}
+/// Cgroups with as many in them as are wanted.
+struct Tree(Cgroup);
 
 impl Tree {
     fn new() -> Result<Tree> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let mount = mounts
-            .lines()
-            .find_map(|line| {
-                let mut words = line.split(' ').skip(1);
-                let point = words.next()?;
-                (words.next()? == "cgroup2").then_some(point)
-            })
-            .context("no cgroup v2 tree is mounted")?;
-        let top = Path::new(mount).join(format!("grey-bench-{}", std::process::id()));
-        fs::create_dir(&top).with_context(|| format!("make {}", top.display()))?;
-        let tree = Tree { top };
-        if tree.has_memory() {
-            fs::write(tree.top.join("cgroup.subtree_control"), "+memory")?;
+        let top = Cgroup::new("many")?;
+        if top.has_memory() {
+            top.write("cgroup.subtree_control", "+memory")?;
         }
-        Ok(tree)
-    }
-
-    fn has_memory(&self) -> bool {
-        self.top.join("memory.stat").exists()
-    }
-
-    fn path(&self, number: usize) -> PathBuf {
-        self.top.join(format!("c{number}"))
+        Ok(Tree(top))
     }
 
     fn grow(&self, from: usize, to: usize) -> Result<usize> {
         for number in from..to {
-            fs::create_dir(self.path(number))?;
+            fs::create_dir(self.0.path().join(format!("c{number}")))?;
         }
         Ok(to)
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let Ok(entries) = fs::read_dir(&self.top) else {
-            return;
-        };
-        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-            let _ = fs::remove_dir(entry.path());
-        }
-        if let Err(error) = fs::remove_dir(&self.top) {
-            eprintln!("bench: {}: {error}", self.top.display());
-        }
     }
 }
 
@@ -161,7 +213,7 @@ impl Active {
     fn start(tree: &Tree, active: usize) -> Result<Active> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["load", "go-round"])
-            .arg(&tree.top)
+            .arg(tree.0.path())
             .arg(active.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

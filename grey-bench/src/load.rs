@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::controller;
+use crate::{actions, controller, events};
 
 const PAGE: usize = 4096;
 const HUGE: usize = 2 << 20;
@@ -89,6 +89,11 @@ pub fn main(words: &[String]) -> Result<()> {
     match words {
         [name, rest @ ..] if name == "go-round" => return controller::go_round(rest),
         [name, rest @ ..] if name == "read-all" => return controller::read_all(rest),
+        [name, rest @ ..] if name == "hold" => return actions::hold(rest),
+        [name, rest @ ..] if name == "grow" => return events::grow(rest),
+        [name, rest @ ..] if name == "squeeze" => return events::squeeze(rest),
+        [name, rest @ ..] if name == "eat" => return events::eat(rest),
+        [name, rest @ ..] if name == "tell" => return events::tell(rest),
         _ => {}
     }
     let [name, threads] = words else {

@@ -32,6 +32,19 @@ impl Spread {
     }
 }
 
+impl Spread {
+    /// In another unit.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Spread {
+        Spread {
+            median: self.median * factor,
+            low: self.low * factor,
+            high: self.high * factor,
+            rounds: self.rounds,
+        }
+    }
+}
+
 fn middle(sorted: &[f64]) -> Option<f64> {
     let n = sorted.len();
     let upper = *sorted.get(n / 2)?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::beside::Beside;
+use crate::beside::{Beside, Whom};
 use crate::compare::{Bench, Variant, variant};
 use crate::load::Load;
 use crate::machine;
@@ -15,11 +15,27 @@ const OURS: &str = "`grey-ebpf watch --json`";
 const COUNT_FAULTS: &str = "tracepoint:exceptions:page_fault_user { @[cgroup] = count(); }";
 const SUM_RSS: &str = "tracepoint:kmem:rss_stat { @[cgroup, args->member] = sum(args->size); }";
 
-fn on_faults() -> [Variant; 5] {
+/// bcc's counterpart, for the whole machine.
+const FUNCCOUNT: Beside = Beside::Other(
+    &["funccount-bpfcc", "t:exceptions:page_fault_user"],
+    "Tracing",
+    "bpfcc-tools",
+);
+
+fn on_faults() -> [Variant; 8] {
     [
         variant(NOTHING, Beside::Nothing),
         variant(EMPTY, Beside::Empty(&["page_fault_user"])),
         variant(OURS, Beside::watch(&[])),
+        variant(
+            "`grey-ebpf profile` of another cgroup",
+            Beside::Profile(Whom::Another),
+        ),
+        variant(
+            "`grey-ebpf profile` of the load's cgroup",
+            Beside::Profile(Whom::Load),
+        ),
+        variant("bcc, funccount", FUNCCOUNT),
         variant("bpftrace, faults by cgroup", Beside::Bpftrace(COUNT_FAULTS)),
         variant("bpftrace, rss_stat by cgroup", Beside::Bpftrace(SUM_RSS)),
     ]

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 
-use crate::compare::{Bench, Variant, shown};
+use crate::beside::Around;
+use crate::compare::{Bench, Variant, shown, to_be_had};
 use crate::load::Load;
 use crate::pairs::{Spread, order};
 
@@ -33,12 +34,14 @@ impl Bench {
     /// The kernel keeps no statistics (5.8), or the load does not run.
     pub fn run_times(&self, load: Load, variants: &[Variant]) -> Result<String> {
         let _statistics = enable_stats(Stats::RunTime).context("BPF_ENABLE_STATS")?;
+        let around = Around::new(&self.grey_ebpf)?;
+        let (variants, left_out) = to_be_had(&around, variants);
         let mut times: Vec<Vec<(String, Vec<f64>)>> = vec![Vec::new(); variants.len()];
         for round in 0..self.rounds {
             for at in order(round, variants.len()) {
-                let _running = variants[at].beside.start(&self.grey_ebpf)?;
+                let _running = variants[at].beside.start(&around)?;
                 let before = programs();
-                self.once(load, 1)?;
+                self.once(&around, load, 1)?;
                 for (id, (name, time, runs)) in programs() {
                     let (_, time_before, runs_before) =
                         before.get(&id).cloned().unwrap_or_default();
@@ -66,6 +69,9 @@ impl Bench {
                     shown(spread, 0)
                 );
             }
+        }
+        for variant in left_out {
+            let _ = write!(out, "{variant}");
         }
         Ok(out)
     }

@@ -57,8 +57,11 @@ impl Counters {
     pub fn take_active(&mut self, active: &mut Vec<(u64, u32)>) {
         active.clear();
         let recent = &mut self.recent;
-        self.streaks
-            .take_active(|_, slot| recent[slot as usize] = true);
+        self.streaks.take_active(|_, slot| {
+            if let Some(recent) = recent.get_mut(slot as usize) {
+                *recent = true;
+            }
+        });
         for slot in 1..self.slots.count() {
             let (cgroup, dirty) = words(&self.slots, slot);
             let id = cgroup.load(Ordering::Acquire);
@@ -74,23 +77,32 @@ impl Counters {
         }
     }
 
-    /// The counters of a slot, summed over CPUs, with what these have not moved to the table yet. Where that moves while
-    /// it is read, and no reading comes between, it may be missing until the next one.
+    /// The counters of a slot, summed over CPUs, with what these had not moved to the table at [`Counters::take_active`].
+    /// Where that moves while it is read, and no reading comes between, it may be missing until the next one.
     pub fn read(&self, slot: u32) -> Result<CgroupCounters, MapError> {
+        let cgroup = words(&self.slots, slot).0.load(Ordering::Acquire);
+        if self.streaks.had(cgroup) {
+            self.read_all(slot, cgroup)
+        } else {
+            self.read_table(slot)
+        }
+    }
+
+    fn read_table(&self, slot: u32) -> Result<CgroupCounters, MapError> {
+        let mut sum = CgroupCounters::default();
+        for value in self.values.get(&slot, 0)?.iter() {
+            sum.add(value);
+        }
+        Ok(sum)
+    }
+
+    fn read_all(&self, slot: u32, cgroup: u64) -> Result<CgroupCounters, MapError> {
         let mut readings = 0;
         loop {
-            let before = self.streaks.epochs(slot);
-            let mut sum = CgroupCounters::default();
-            for value in self.values.get(&slot, 0)?.iter() {
-                sum.add(value);
-            }
-            let mut after = 0_u64;
-            for streak in self.streaks.all() {
-                if streak.cgroup != 0 && streak.slot == slot {
-                    sum.add(&streak.counters());
-                    after = after.wrapping_add(streak.epoch);
-                }
-            }
+            let (_, before) = self.streaks.of(cgroup);
+            let mut sum = self.read_table(slot)?;
+            let (held, after) = self.streaks.of(cgroup);
+            sum.add(&held);
             readings += 1;
             if before == after || readings == READINGS {
                 return Ok(sum);
@@ -107,7 +119,7 @@ impl Counters {
         };
         // The entry goes first: a program that looks the cgroup up from here on makes itself a new slot.
         self.slot_of.remove(&cgroup)?;
-        let last = self.read(slot)?;
+        let last = self.read_all(slot, cgroup)?;
         let zero = PerCpuValues::try_from(vec![CgroupCounters::default(); self.cpus])
             .map_err(|error| MapError::IoError(std::io::Error::other(error.to_string())))?;
         self.values.set(slot, zero, 0)?;

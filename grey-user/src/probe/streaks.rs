@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use aya::Ebpf;
-use grey_common::Streak;
+use grey_common::{CgroupCounters, Streak};
 
 use super::load::LoadError;
 use super::mapped::Mapped;
@@ -27,15 +27,28 @@ impl Streaks {
     }
 
     /// All of them. One that does not hold still is left out: what it has is told at the next look.
-    pub(super) fn all(&self) -> impl Iterator<Item = Streak> + '_ {
+    fn all(&self) -> impl Iterator<Item = Streak> + '_ {
         (0..self.memory.count()).filter_map(|cpu| self.at(cpu))
     }
 
-    /// The end of those that belong to a slot: they are other ones once any of them has been moved to the tables.
-    pub(super) fn epochs(&self, slot: u32) -> u64 {
-        self.all()
-            .filter(|streak| streak.cgroup != 0 && streak.slot == slot)
-            .fold(0, |sum, streak| sum.wrapping_add(streak.epoch))
+    /// What the streaks of a cgroup hold, and the sum of their epochs: it is another one once any of them has been moved to
+    /// the tables. By cgroup and not by slot, for a streak may outlive its cgroup's slot.
+    pub(super) fn of(&self, cgroup: u64) -> (CgroupCounters, u64) {
+        let (mut counters, mut epochs) = (CgroupCounters::default(), 0_u64);
+        for streak in self
+            .all()
+            .filter(|streak| streak.cgroup != 0 && streak.cgroup == cgroup)
+        {
+            counters.add(&streak.counters());
+            epochs = epochs.wrapping_add(streak.epoch);
+        }
+        (counters, epochs)
+    }
+
+    /// Whether the cgroup had a streak at the last look of [`Streaks::take_active`]; one that has begun since is the next
+    /// look's.
+    pub(super) fn had(&self, cgroup: u64) -> bool {
+        self.seen.iter().any(|streak| streak.cgroup == cgroup)
     }
 
     /// Cgroups, with their slots, that faulted on some CPU since the last look.

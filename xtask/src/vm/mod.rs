@@ -11,6 +11,7 @@ mod qemu;
 mod resident;
 mod results;
 mod run;
+mod scratch;
 mod sources;
 mod userland;
 

@@ -17,6 +17,11 @@ pub(crate) struct Extras {
 }
 
 impl Extras {
+    /// One more, which is there under its own name.
+    pub(super) fn add(&mut self, program: PathBuf) {
+        self.files.push(program);
+    }
+
     /// Notes that the guest does without `what`.
     pub(super) fn lacks(&mut self, what: &str, why: &str) {
         eprintln!("the guest does without {what}: {why}");

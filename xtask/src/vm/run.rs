@@ -10,6 +10,7 @@ use super::kernel::{Bootable, Kernel};
 use super::programs::{self, Extras};
 use super::qemu::{Accelerator, Deadlines, Drive, Guest, Hardware, STUCK};
 use super::results::{Outcome, Piece, Record, TestResult};
+use super::scratch::Scratch;
 use super::userland::{Disk, Userland};
 use super::{REQUIRED, VmOptions, build, files, initramfs, kernel, modules};
 
@@ -177,9 +178,26 @@ impl Machines {
         self.extras.missing()
     }
 
+    /// Gives the guests a program of the workspace, linked statically, in `/programs`.
+    pub(crate) fn add_package(&mut self, root: &Path, name: &str) -> Result<()> {
+        let program = build::program(root, self.options.no_build, name)?;
+        self.add_file(program);
+        Ok(())
+    }
+
+    /// Gives the guests a file in `/programs`.
+    pub(crate) fn add_file(&mut self, path: PathBuf) {
+        self.extras.add(path);
+    }
+
+    /// Guests of that much memory.
+    pub(crate) fn with_memory(&mut self, memory_mib: u32) {
+        self.hardware.memory_mib = memory_mib;
+    }
+
     /// Guests of that much memory with `output` as their second disk, for what they have to hand over.
     pub(crate) fn enlarge(&mut self, memory_mib: u32, output: PathBuf) {
-        self.hardware.memory_mib = memory_mib;
+        self.with_memory(memory_mib);
         self.hardware.disks.push(Drive {
             image: output,
             writable: true,
@@ -339,49 +357,6 @@ impl Machines {
             |_| {},
         );
         Ok(matches!(code, Ok(0)))
-    }
-}
-
-/// A directory of one run, so that runs at the same time do not meet. Removed on drop.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(cache: &Path, name: &str) -> Result<Self> {
-        remove_stale(cache);
-        let directory = cache.join(format!("run-{}-{name}", std::process::id()));
-        fs::create_dir_all(&directory)
-            .with_context(|| format!("create {}", directory.display()))?;
-        Ok(Self(directory))
-    }
-
-    /// Keeps the console of the last run of a kernel where one looks for it.
-    fn keep_console(&self, directory: &Path) -> Result<PathBuf> {
-        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
-        let target = directory.join("console.log");
-        let console = self.0.join("console.log");
-        if console.exists() {
-            fs::rename(console, &target).context("keep the console")?;
-        }
-        Ok(target)
-    }
-}
-
-/// Removes what runs that were killed have left.
-fn remove_stale(cache: &Path) {
-    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name
-            .strip_prefix("run-")
-            .and_then(|rest| rest.split('-').next());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
