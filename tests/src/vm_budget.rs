@@ -18,6 +18,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             budget::a_daemon_tells_it_in_status_and_a_larger_budget_gives_all_back,
         )
         .with_deadline(Duration::from_secs(90))
-        .shown_on(&["5.10", "6.12"]),
+        .shown_on(&["6.1", "6.12"]),
     ]
 }

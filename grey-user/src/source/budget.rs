@@ -1,10 +1,12 @@
 //! What watching costs, measured window by window, and what is done without while that is more than it may be.
 
+mod steps;
+
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use aya::sys::{Stats, enable_stats};
-use grey_core::budget::{Change, Costs, Ladder, Limits, Offer, Programs, Step};
+use grey_core::budget::{Costs, Ladder, Limits, Offer, Programs, Step};
 use grey_core::event;
 use grey_core::time::Timestamp;
 
@@ -386,92 +388,6 @@ impl Observer {
         self.host
             .text("/proc/sys/kernel/bpf_stats_enabled")
             .is_ok_and(|text| text.trim() == "1")
-    }
-
-    /// Carries a change out and says what it means.
-    fn change(&mut self, change: Change) -> String {
-        let (step, result) = match change {
-            Change::Down(step) => (step, self.give_up(step)),
-            Change::Up(step) => (step, self.give_back(step)),
-        };
-        if let Err(error) = result {
-            if let Some(keeping) = &mut self.budget {
-                keeping.ladder.failed(change);
-            }
-            return format!("{step} could not be switched: {error}");
-        }
-        let every = self.interval().unwrap_or_default();
-        match change {
-            Change::Down(Step::Stacks) => "suspects are not profiled".to_owned(),
-            Change::Up(Step::Stacks) => "suspects are profiled again".to_owned(),
-            Change::Down(Step::Interval) | Change::Up(Step::Interval) => {
-                format!("figures are read every {} s", every.as_secs_f64())
-            }
-            Change::Down(Step::Calls) => "mmap and its like are not counted".to_owned(),
-            Change::Up(Step::Calls) => "mmap and its like are counted again".to_owned(),
-            Change::Down(Step::Faults) => {
-                "page faults are not counted, growth is not told at once".to_owned()
-            }
-            Change::Up(Step::Faults) => {
-                "page faults are counted again, growth is told at once".to_owned()
-            }
-            Change::Down(Step::Recorder) => "incidents go back one minute only".to_owned(),
-            Change::Up(Step::Recorder) => "incidents go back five minutes again".to_owned(),
-        }
-    }
-
-    fn give_up(&mut self, step: Step) -> Result<(), String> {
-        match step {
-            Step::Stacks => {
-                self.suspects.pause();
-                Ok(())
-            }
-            Step::Calls => self.switch_off(Family::Calls),
-            Step::Faults => self.switch_off(Family::Faults),
-            // Whoever ticks and whoever records asks for it.
-            Step::Interval | Step::Recorder => Ok(()),
-        }
-    }
-
-    fn give_back(&mut self, step: Step) -> Result<(), String> {
-        match step {
-            Step::Stacks => {
-                self.suspects.go_on();
-                Ok(())
-            }
-            Step::Calls => self.switch_on(Family::Calls),
-            Step::Faults => self.switch_on(Family::Faults),
-            Step::Interval | Step::Recorder => Ok(()),
-        }
-    }
-
-    fn switch_off(&mut self, family: Family) -> Result<(), String> {
-        let Some(kernel) = &mut self.kernel else {
-            return Ok(());
-        };
-        let result = kernel.switch_off(family, "off to keep the budget of CPU time");
-        self.probes_changed();
-        result
-    }
-
-    fn switch_on(&mut self, family: Family) -> Result<(), String> {
-        let Some(kernel) = &mut self.kernel else {
-            return Ok(());
-        };
-        let result = kernel.switch_on(family);
-        let before = self.coverage;
-        self.probes_changed();
-        for known in self.known.values_mut() {
-            known.gap.get_or_insert(before);
-        }
-        result
-    }
-
-    fn probes_changed(&mut self) {
-        if let Some(kernel) = &self.kernel {
-            self.probes.clone_from(&kernel.probes);
-        }
-        self.coverage = super::Coverage::of(self.kernel.as_ref());
     }
 }
 
