@@ -1,25 +1,30 @@
 //! The right to act: lock, journal, guard. Every change and every blocking write goes through it, and while one waits
 //! the guard hears from us and the watchdog looks.
 
+mod failures;
+mod real;
+mod stop;
+
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use grey_core::act::cooldown;
 use grey_core::act::engine::Actor;
-use grey_core::act::{ActError, Change, Close, Damage, Engine, Fault, Harm, Knob, Ledger, Phase};
-use grey_core::act::{Record, Set, Undone, Value, World};
-use rustix::fs::OFlags;
+use grey_core::act::{ActError, Close, Damage, Engine, Fault, Harm, Knob, Ledger, Phase};
+use grey_core::act::{Set, Undone, Value, World};
 
-use crate::cli::{Exit, Failure};
+use crate::cli::Failure;
 
-use super::files;
 use super::guard::{self, Guard};
-use super::journal::{Journal, JournalError};
+use super::journal::Journal;
 use super::scene::{Scene, Target};
 use super::watchdog::{Trip, Watchdog};
-use super::writer::{self, Wait};
+use real::Real;
+use stop::catch_signals;
+
+pub use failures::{act_failed, journal_failed, refused};
+pub use stop::{ask_to_stop, stopped};
 
 /// How often a wait looks up.
 const TICK: Duration = Duration::from_millis(50);
@@ -30,113 +35,6 @@ const TAKEN_BACK: &str = "taken back meanwhile by `grey-ebpf rollback`; it is no
 const TURN_WAIT: Duration = Duration::from_secs(2);
 /// How often it looks whether it has come.
 const TURN_TICK: Duration = Duration::from_millis(2);
-
-/// Somebody asked us to end.
-static STOP: AtomicBool = AtomicBool::new(false);
-
-/// Kernel files, journal and guard of this machine.
-#[derive(Debug)]
-pub struct Real {
-    scene: Rc<Scene>,
-    journal: Journal,
-    /// None where nothing but undoing is done.
-    guard: Option<Guard>,
-    watchdog: Option<Watchdog>,
-    trip: Option<Trip>,
-    /// How long the next change of a knob may take, where that is longer than usual; it can be broken off then.
-    patience: Option<Duration>,
-}
-
-impl Real {
-    /// The guard hears from us, the watchdog looks.
-    fn tick(&mut self) -> Result<(), Fault> {
-        if let Some(guard) = &mut self.guard {
-            guard.beat()?;
-        }
-        if self.trip.is_none()
-            && let Some(watchdog) = &mut self.watchdog
-        {
-            self.trip = watchdog.look(&self.scene.safety.watchdog);
-        }
-        Ok(())
-    }
-
-    fn write_file(
-        &mut self,
-        file: OwnedFd,
-        bytes: &[u8],
-        timeout: Duration,
-    ) -> Result<usize, Fault> {
-        let mut trouble = None;
-        let written = writer::write(file, bytes, timeout, &mut || {
-            trouble = self.tick().err();
-            if trouble.is_some() || self.trip.is_some() || stopped() {
-                Wait::Stop
-            } else {
-                Wait::On
-            }
-        });
-        match trouble {
-            Some(fault) => Err(fault),
-            None => written,
-        }
-    }
-}
-
-impl World for Real {
-    fn read(&mut self, knob: &Knob) -> Result<Value, Fault> {
-        files::read(&self.scene.host, &self.scene.cgroups, knob)
-    }
-
-    fn write(&mut self, knob: &Knob, expected: &Value, value: &Value) -> Result<(), Fault> {
-        let scene = Rc::clone(&self.scene);
-        let file = files::open(&scene.host, &scene.cgroups, knob, OFlags::RDWR)?;
-        if files::content(knob, &file)? != *expected {
-            return Err(Fault::Changed);
-        }
-        let bytes = value.as_str().as_bytes();
-        let written = if let Some(patience) = self.patience.take() {
-            self.write_file(file, bytes, patience)?
-        } else {
-            // What puts things right is not broken off by a request to end.
-            let timeout = self.scene.safety.write_timeout;
-            writer::write(file, bytes, timeout, &mut || {
-                let _ = self.tick();
-                Wait::On
-            })?
-        };
-        if written == bytes.len() {
-            Ok(())
-        } else {
-            Err(Fault::Other(format!("only {written} bytes were taken")))
-        }
-    }
-
-    fn append(&mut self, record: &Record) -> Result<(), Fault> {
-        self.journal.append(record)
-    }
-
-    fn arm(&mut self, id: u64, step: u32, change: &Change<'_>) -> Result<(), Fault> {
-        let scene = Rc::clone(&self.scene);
-        let guard = self.guard.as_mut().ok_or(Fault::GuardLost)?;
-        let file = files::open(&scene.host, &scene.cgroups, change.knob, OFlags::RDWR)?;
-        guard.arm(id, step, change, file)
-    }
-
-    fn release(&mut self, id: u64, step: Option<u32>) -> Result<(), Fault> {
-        match &mut self.guard {
-            Some(guard) => guard.release(id, step),
-            None => Ok(()),
-        }
-    }
-
-    fn check(&mut self) -> Result<(), Fault> {
-        match &mut self.guard {
-            Some(guard) => guard.beat(),
-            None => Ok(()),
-        }
-    }
-}
 
 /// How a time of holding on to changes ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -633,96 +531,4 @@ pub fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
-}
-
-/// A refusal: exit 4.
-#[must_use]
-pub fn refused(message: impl Into<String>) -> Failure {
-    Failure {
-        exit: Exit::Refused,
-        message: message.into(),
-    }
-}
-
-/// What it means for a command that it cannot have the journal.
-#[must_use]
-pub fn journal_failed(error: &JournalError) -> Failure {
-    match error {
-        JournalError::Held(_) => refused(format!(
-            "{error}; wait for its end, or end it: what it changed is taken back then"
-        )),
-        JournalError::File {
-            fault: Fault::Denied,
-            ..
-        } => Failure::unsupported(format!(
-            "journal {error}; run it as root, or name a folder of your own with --state-dir"
-        )),
-        JournalError::File { fault, .. } => {
-            let remedy = match fault {
-                Fault::Full => "make room",
-                Fault::ReadOnly => "make it writable",
-                _ => "put it right",
-            };
-            refused(format!(
-                "journal {error}; nothing is changed without it: {remedy}, or name another folder with --state-dir"
-            ))
-        }
-    }
-}
-
-/// What an action's error means for the exit code.
-#[must_use]
-pub fn act_failed(error: &ActError) -> Failure {
-    let exit = match error {
-        ActError::Journal(Fault::Denied) => Exit::Unsupported,
-        ActError::Journal(_) | ActError::Guard(_) => Exit::Refused,
-        ActError::Held { .. } | ActError::Overwritten { .. } => Exit::Refused,
-        ActError::Read { fault, .. } | ActError::Write { fault, .. } => match fault {
-            Fault::Denied | Fault::ReadOnly | Fault::Invalid(_) => Exit::Unsupported,
-            _ => Exit::Failed,
-        },
-        ActError::TooMany => Exit::Usage,
-    };
-    let remedy = match error {
-        ActError::Journal(_) => "; nothing was changed",
-        ActError::Read {
-            fault: Fault::Gone, ..
-        } => "; the cgroup was removed, or this kernel has no such file",
-        ActError::Write {
-            fault: Fault::Denied,
-            ..
-        } => "; run it as root",
-        _ => "",
-    };
-    Failure {
-        exit,
-        message: format!("{error}{remedy}"),
-    }
-}
-
-/// Whether somebody asked us to end.
-#[must_use]
-pub fn stopped() -> bool {
-    STOP.load(Ordering::Relaxed)
-}
-
-/// What is under way is broken off and taken back, as if a signal had come.
-pub fn ask_to_stop() {
-    STOP.store(true, Ordering::Relaxed);
-}
-
-extern "C" fn stop(_signal: libc::c_int) {
-    STOP.store(true, Ordering::Relaxed);
-}
-
-/// SIGINT, SIGTERM and SIGHUP ask for an end in which everything is put right.
-fn catch_signals() {
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: `action` is a valid sigaction with an empty mask, and the handler does nothing but store to an atomic.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = stop as extern "C" fn(libc::c_int) as usize;
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
-        }
-    }
 }

@@ -1,6 +1,10 @@
 //! The one who acts: a thread with the right to do so (lock, journal, guard). Decisions come in, events and outcomes go
 //! out; what it holds under a lease is looked after while it waits. The observer never waits for it.
 
+mod holds;
+mod lesson;
+mod reporting;
+
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -8,20 +12,18 @@ use std::time::{Duration, Instant};
 use grey_core::event::{ActionOutcome, ActionState, Body, Cgroup, OutcomeVerdict};
 use grey_core::govern::{Decision, Outcome, Rung};
 use grey_core::identity::identify;
-use grey_core::view::printable;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::act::session::stopped;
 use crate::act::watchdog::{Watchdog, cooled_down};
 use crate::act::{Scene, Session, Target, measure};
 use crate::cli::Failure;
-use crate::enforce::report::{Report, ReportArgs};
 use crate::enforce::tell::{Tell, rollback};
-use crate::enforce::{Act, Actuator as _, Common, Place, freed, outcome};
+use crate::enforce::{Act, Place, outcome};
 use crate::host::Call;
 
 use super::demand::Demand;
 use super::means::{Means, common};
+use lesson::{lesson, settle};
 
 /// How often it looks at what it holds.
 const TICK: Duration = Duration::from_millis(50);
@@ -427,119 +429,6 @@ impl Actor<'_> {
         self.say(Told::Event(cgroup_of(target), Body::Rollback { rollback }));
     }
 
-    /// Guard, leases, watchdogs, observations.
-    fn look_after(&mut self) {
-        let Some(mut session) = self.session.take() else {
-            if !self.role.shadow && self.tried.is_some() {
-                self.session();
-            }
-            return;
-        };
-        if let Err(fault) = session.beat() {
-            // Without a guard nothing stays in force, and nothing is begun.
-            let cause = format!("controller: {fault}");
-            for hold in std::mem::take(&mut self.held) {
-                self.let_go(&mut session, hold, &cause, Ended::Well);
-            }
-            let undone = session.undo_all(false, false);
-            self.reporting = None;
-            self.undone(None, None, &cause, &undone);
-            self.note(format!("{fault}; everything was taken back"));
-            self.tried = Some(Instant::now());
-            return;
-        }
-        self.holds(&mut session);
-        self.observations(&mut session);
-        if self.tidied.elapsed() >= TIDY {
-            self.tidied = Instant::now();
-            if let Err(fault) = session.tidy() {
-                self.note(format!("journal: cannot be shortened: {fault}"));
-            }
-        }
-        self.session = Some(session);
-    }
-
-    fn holds(&mut self, session: &mut Session) {
-        let thresholds = session.scene.safety.watchdog.clone();
-        let mut kept = Vec::new();
-        for mut hold in std::mem::take(&mut self.held) {
-            let trip = hold
-                .watchdog
-                .as_mut()
-                .and_then(|watchdog| watchdog.look(&thresholds));
-            if let Some(trip) = trip {
-                let why = format!("{}: {}", trip.cause, trip.text);
-                self.harmed(session, &hold.outcome, &why);
-                self.let_go(session, hold, &why, Ended::Harm);
-            } else if Instant::now() >= hold.until {
-                self.let_go(session, hold, "lease", Ended::Well);
-            } else if session.was_taken_back(hold.id) {
-                self.let_go(session, hold, "by hand", Ended::Well);
-            } else if let Some(call) = hold.wanted(&session.scene) {
-                let cause = format!("demand: {call}");
-                self.note(format!(
-                    "{}: thawed: {call}",
-                    printable(&hold.decision.path)
-                ));
-                self.let_go(session, hold, &cause, Ended::Wanted);
-            } else {
-                kept.push(hold);
-            }
-        }
-        self.held = kept;
-    }
-
-    /// Takes back what is held.
-    fn let_go(&self, session: &mut Session, hold: Hold, cause: &str, ended: Ended) {
-        let mut result = hold.outcome;
-        let settled = self.measure(session, hold.target.as_ref());
-        result.kept_bytes = freed(result.before.as_ref(), &settled);
-        let undone = session.let_go(hold.id);
-        self.undone(hold.target.as_ref(), Some(hold.id), cause, &undone);
-        result.verdict = OutcomeVerdict::Revert;
-        let mut done = lesson(&result, Some(&settled), hold.begun, hold.cpus);
-        done.reverted = ended == Ended::Harm;
-        done.wanted = ended == Ended::Wanted;
-        if done.wanted {
-            result.notes.push(cause.to_owned());
-        }
-        if ended != Ended::Harm {
-            session.went_well(&result.kind, &result.target);
-        }
-        self.came(hold.target.as_ref(), &hold.decision, result, done);
-    }
-
-    fn observations(&mut self, session: &mut Session) {
-        let thresholds = session.scene.safety.watchdog.clone();
-        let mut left = Vec::new();
-        for mut watched in std::mem::take(&mut self.watched) {
-            let trip = watched
-                .watchdog
-                .as_mut()
-                .and_then(|watchdog| watchdog.look(&thresholds));
-            if trip.is_none() && Instant::now() < watched.until && !stopped() {
-                left.push(watched);
-                continue;
-            }
-            let mut result = watched.outcome;
-            let settled = self.measure(session, watched.target.as_ref());
-            settle(&mut result, &settled);
-            let mut done = lesson(&result, Some(&settled), watched.begun, watched.cpus);
-            if let Some(trip) = trip {
-                // What was reclaimed cannot be put back; it is not done again soon.
-                let why = format!("{}: {}", trip.cause, trip.text);
-                self.harmed(session, &result, &why);
-                result.verdict = OutcomeVerdict::Revert;
-                result.notes.push(why);
-                done.reverted = true;
-            } else {
-                session.went_well(&result.kind, &result.target);
-            }
-            self.came(watched.target.as_ref(), &watched.decision, result, done);
-        }
-        self.watched = left;
-    }
-
     fn measure(&self, session: &Session, target: Option<&Target>) -> ActionState {
         match target {
             Some(target) => measure::cgroup(&session.scene, target),
@@ -571,74 +460,6 @@ impl Actor<'_> {
         }
     }
 
-    /// Neither kept nor under a lease: it is taken back when we end, and by the guard when we are ended.
-    fn report(&mut self, block: Option<u64>) {
-        if self.role.shadow || block == self.reporting.map(|(_, block)| block) {
-            return;
-        }
-        if self.session().is_none() {
-            return;
-        }
-        let Some(mut session) = self.session.take() else {
-            return;
-        };
-        if let Some((id, _)) = self.reporting.take() {
-            let undone = session.undo(id, false);
-            self.undone(None, Some(id), "by hand", &undone);
-        }
-        if let Some(block) = block {
-            match self.set_report(&mut session, block) {
-                Ok(id) => self.reporting = Some((id, block)),
-                // Most machines are no guests, or their hosts do not ask.
-                Err(failure) => self.note(failure.message),
-            }
-        }
-        self.session = Some(session);
-    }
-
-    fn set_report(&self, session: &mut Session, block: u64) -> Result<u64, Failure> {
-        let scene = Rc::clone(&session.scene);
-        let page = rustix::param::page_size() as u64;
-        let mut actuator = Report::new(&ReportArgs {
-            order: (block / page).max(1).ilog2().into(),
-        });
-        let common = Common {
-            dry_run: false,
-            json: true,
-            lease: None,
-            force: false,
-            reason: "guest: small blocks go back to the host too".to_owned(),
-            place: self.role.place.clone(),
-        };
-        let mut plan = actuator.plan(&scene, &common)?;
-        let id = session.begin(
-            &plan.action.kind,
-            &plan.action.target,
-            &plan.action.reason,
-            None,
-        )?;
-        plan.action.id = Some(id);
-        plan.action.policy = Some("guest".to_owned());
-        let action = Box::new(plan.action);
-        self.say(Told::Event(None, Body::Action { action }));
-        let mut silent = Tell::new(&scene, true);
-        let mut act = Act {
-            session,
-            id,
-            target: None,
-            notes: Vec::new(),
-            tell: &mut silent,
-        };
-        let done = actuator.act(&mut act);
-        session.take_watchdog();
-        if let Err(failure) = done {
-            let undone = session.undo(id, false);
-            self.undone(None, Some(id), &failure.message, &undone);
-            return Err(failure);
-        }
-        Ok(id)
-    }
-
     fn end(mut self) {
         let Some(mut session) = self.session.take() else {
             return;
@@ -653,44 +474,4 @@ impl Actor<'_> {
 
 fn cgroup_of(target: Option<&Target>) -> Option<Cgroup> {
     target.map(|target| identify(&target.path).cgroup(target.id, &target.path))
-}
-
-/// What is known of an action at the end of its observation.
-fn settle(result: &mut ActionOutcome, settled: &ActionState) {
-    result.kept_bytes = freed(result.before.as_ref(), settled);
-    let before = result.before.as_ref();
-    let since = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
-    result.refaults = since(before.and_then(|it| it.refaults), settled.refaults);
-    result.psi_delta_us = since(before.and_then(|it| it.psi_some_us), settled.psi_some_us);
-}
-
-/// The same for the governor.
-fn lesson(
-    result: &ActionOutcome,
-    settled: Option<&ActionState>,
-    begun: Instant,
-    cpus: Option<f64>,
-) -> Outcome {
-    let before = result.before.as_ref();
-    let settled = settled.or(result.after.as_ref());
-    let since = |figure: fn(&ActionState) -> Option<u64>| {
-        let from = before.and_then(figure)?;
-        Some(settled.and_then(figure)?.saturating_sub(from))
-    };
-    let elapsed_us = begun.elapsed().as_micros() as u64;
-    let cpu = since(|state| state.cpu_us).filter(|_| elapsed_us > 0);
-    Outcome {
-        freed: result.freed_bytes.unwrap_or(0),
-        kept: result.kept_bytes.unwrap_or(0),
-        psi_some_us: since(|state| state.psi_some_us).unwrap_or(0),
-        psi_full_us: since(|state| state.psi_full_us).unwrap_or(0),
-        refaults: since(|state| state.refaults).unwrap_or(0),
-        majors: since(|state| state.major_faults).unwrap_or(0),
-        elapsed_us,
-        cpu: cpu
-            .zip(cpus)
-            .map(|(us, before)| (us as f64 / elapsed_us as f64, before)),
-        reverted: false,
-        wanted: false,
-    }
 }
