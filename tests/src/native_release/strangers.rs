@@ -26,10 +26,14 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn connection(pid: u32) -> Result<OwnedFd> {
+/// Where a process's agent listens. Looking at the process takes its user's rights.
+fn address(pid: u32) -> Result<SocketAddrUnix> {
     let namespace = std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino();
-    let address =
-        SocketAddrUnix::new_abstract_name(format!("{VERSION}/{namespace}/{pid}").as_bytes())?;
+    let name = format!("{VERSION}/{namespace}/{pid}");
+    Ok(SocketAddrUnix::new_abstract_name(name.as_bytes())?)
+}
+
+fn connected(address: &SocketAddrUnix) -> Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -41,8 +45,12 @@ fn connection(pid: u32) -> Result<OwnedFd> {
         sockopt::Timeout::Recv,
         Some(Duration::from_secs(5)),
     )?;
-    connect(&socket, &address).context("connect")?;
+    connect(&socket, address).context("connect")?;
     Ok(socket)
+}
+
+fn connection(pid: u32) -> Result<OwnedFd> {
+    connected(&address(pid)?)
 }
 
 /// What is answered to this message, an empty text for nothing.
@@ -122,22 +130,9 @@ fn foreign() -> Result<Outcome> {
             rustix::process::Gid::from_raw(65_534),
         );
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        let namespace = std::fs::metadata(format!("/proc/{pid}/ns/pid"))?.ino();
+        let address = address(pid)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-        let address =
-            SocketAddrUnix::new_abstract_name(format!("{VERSION}/{namespace}/{pid}").as_bytes())?;
-        let socket = socket_with(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        sockopt::set_socket_timeout(
-            &socket,
-            sockopt::Timeout::Recv,
-            Some(Duration::from_secs(5)),
-        )?;
-        connect(&socket, &address).context("connect")?;
+        let socket = connected(&address)?;
         let _ = send(
             &socket,
             format!("{VERSION} trim collector=no wait_ms=0\n").as_bytes(),

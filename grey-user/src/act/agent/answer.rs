@@ -69,6 +69,18 @@ impl Answer {
     }
 }
 
+/// An agent's answer of an allocator with so much in use and so much free.
+#[cfg(test)]
+pub(crate) fn of_heap(allocator: &str, used: Option<u64>, free: Option<u64>) -> Answer {
+    Answer {
+        allocator: allocator.to_owned(),
+        heap_used: used,
+        heap_free: free,
+        collector: "none".to_owned(),
+        ..Answer::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

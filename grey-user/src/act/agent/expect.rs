@@ -95,6 +95,7 @@ pub fn held(host: &Host, pids: impl IntoIterator<Item = u32>, kept: u64) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::act::agent::answer::of_heap as answer;
 
     const SMAPS: &[u8] =
         b"55d0c8e00000-55d0e1000000 rw-p 00000000 00:00 0                          [heap]
@@ -109,16 +110,6 @@ Rss:               15360 kB
 Rss:                 400 kB
 VmFlags: rd mr mw me ac
 ";
-
-    fn answer(allocator: &str, used: Option<u64>, free: Option<u64>) -> Answer {
-        Answer {
-            allocator: allocator.to_owned(),
-            heap_used: used,
-            heap_free: free,
-            collector: "none".to_owned(),
-            ..Answer::default()
-        }
-    }
 
     #[test]
     fn heaps_are_the_main_one_and_those_where_threads_have_theirs() {

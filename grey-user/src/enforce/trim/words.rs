@@ -55,16 +55,7 @@ pub(super) fn expectation(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn answer(allocator: &str, used: Option<u64>, free: Option<u64>) -> Answer {
-        Answer {
-            allocator: allocator.to_owned(),
-            heap_used: used,
-            heap_free: free,
-            collector: "none".to_owned(),
-            ..Answer::default()
-        }
-    }
+    use crate::act::agent::answer::of_heap as answer;
 
     #[test]
     fn pinned_memory_is_said_to_be_pinned_and_pageout_is_offered() {
