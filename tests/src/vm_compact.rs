@@ -48,7 +48,7 @@ fn makes_huge_blocks() -> Result<Outcome> {
     );
     ensure!(!scratch.join("state").exists(), "a dry run made a journal");
 
-    // Most of the free memory, every other page of it given back.
+    // Most of the free memory, two of three pages of it given back.
     let free = free()?;
     let cgroup = TempCgroup::new("compact")?;
     let mut workload = Workload::start(&cgroup)?;
@@ -65,18 +65,19 @@ fn makes_huge_blocks() -> Result<Outcome> {
     println!("{outcome}");
     let huge = |state: &Value| state["free_huge"].as_u64().context("no free_huge");
     let (before, after) = (huge(&outcome["before"])?, huge(&outcome["after"])?);
-    // The kernel ends a compaction at the first page for which it finds no place: how far it comes differs from run to
-    // run and from kernel to kernel.
-    let looked = scanned()? - looked;
-    let through = looked >= touched / PAGE * 2 / 5;
-    println!("{looked} pages looked at, {} touched", touched / PAGE);
-    ensure!(looked > 0, "nothing was compacted: {outcome}");
+    println!(
+        "{} pages looked at, {} touched",
+        scanned()? - looked,
+        touched / PAGE
+    );
+    // Pages that came free wait on the lists of the CPUs, up to 1/8 of the memory, and join no block before they leave
+    // them.
     ensure!(
-        after + 8 * M >= before && (!through || after > before),
+        after > before + touched / 20,
         "{} MiB in huge blocks before, {} MiB after, with {} MiB in holes",
         before / M,
         after / M,
-        touched / 2 / M
+        touched / 3 * 2 / M
     );
     for state in ["before", "after"] {
         ensure!(outcome[state]["free"].as_u64() > Some(0), "{outcome}");
