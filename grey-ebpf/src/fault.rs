@@ -1,12 +1,13 @@
-//! Page faults by cgroup. The hottest hook of all: the common fault asks for its cgroup and touches one cache line of
-//! ours; one in `growth::EVERY` looks at the size of the process.
+//! Page faults by cgroup. The hottest hook of all: the common fault is of the same task as the last one on this CPU, calls
+//! nothing and touches one cache line of ours; one in `growth::EVERY` looks at the size of the process.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{btf_tracepoint, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
+use grey_common::Streak;
 
 use crate::growth;
-use crate::kernel::{current_cgroup_by_loads, streak_of};
+use crate::kernel::{current_cgroup_by_loads, streak_of, streak_of_task};
 use crate::maps::record_fault_error;
 
 // arch/x86/include/asm/trap_pf.h
@@ -24,13 +25,16 @@ const HUGE_MASK: u64 = (2 << 20) - 1;
 
 #[btf_tracepoint(function = "page_fault_user")]
 pub fn fault_user(ctx: BtfTracePointContext) -> i32 {
-    count(row(ctx.arg::<u64>(2)), ctx.arg::<u64>(0));
+    // Registers of user mode are kept at the top of the task's kernel stack.
+    let streak = streak_of_task(ctx.arg::<u64>(1));
+    count(streak, row(ctx.arg::<u64>(2)), ctx.arg::<u64>(0));
     0
 }
 
 #[btf_tracepoint(function = "page_fault_kernel")]
 pub fn fault_kernel(ctx: BtfTracePointContext) -> i32 {
-    count(KERNEL, ctx.arg::<u64>(0));
+    let streak = streak_of(current_cgroup_by_loads());
+    count(streak, KERNEL, ctx.arg::<u64>(0));
     0
 }
 
@@ -40,7 +44,7 @@ pub fn fault_kernel(ctx: BtfTracePointContext) -> i32 {
 pub fn fault_user_record(ctx: TracePointContext) -> u32 {
     // SAFETY: the offset comes from this event's format file and the read is checked.
     if let Ok(error) = unsafe { ctx.read_at::<u64>(record_fault_error() as usize) } {
-        count(row(error), 0);
+        count(streak_of(current_cgroup_by_loads()), row(error), 0);
     }
     0
 }
@@ -48,7 +52,7 @@ pub fn fault_user_record(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn fault_kernel_record(ctx: TracePointContext) -> u32 {
     let _ = ctx.as_ptr();
-    count(KERNEL, 0);
+    count(streak_of(current_cgroup_by_loads()), KERNEL, 0);
     0
 }
 
@@ -64,8 +68,8 @@ fn row(error: u64) -> usize {
 }
 
 #[inline(always)]
-fn count(row: usize, address: u64) {
-    let Some(streak) = streak_of(current_cgroup_by_loads()) else {
+fn count(streak: Option<*mut Streak>, row: usize, address: u64) {
+    let Some(streak) = streak else {
         return;
     };
     // SAFETY: this CPU's entry; tracepoints run with preemption off, so plain adds do not race.

@@ -19,11 +19,11 @@ use crate::maps::{
 };
 
 /// Faults between two looks at the size of a process, on one CPU. The kernel moves its own counters of it by no less (batches of at
-/// least 32 pages a CPU, percpu_counter_batch; 64 faults of a thread before 6.2), so that looking more often shows nothing more.
-const EVERY: u32 = 32;
+/// least 32 pages a CPU, percpu_counter_batch; 64 faults of a thread before 6.2), so that looking more often shows little more.
+const EVERY: u32 = 64;
 /// Pages that come between two looks by small pages; the kernel's own counters move by so many at once. More is by huge
 /// pages, and each fault is looked at as long as that lasts.
-const SMALL: u64 = 64;
+const SMALL: u64 = 128;
 
 /// Called by the fault programs, preemption off.
 #[inline(never)]
@@ -38,7 +38,11 @@ pub fn on_fault(streak: *mut Streak) -> u32 {
         EVERY - 1
     };
     // SAFETY: as above.
-    unsafe { (*streak).left = left };
+    unsafe {
+        (*streak).left = left;
+        // The task is asked for its cgroup now and then in any case.
+        (*streak).stack = 0;
+    }
     0
 }
 

@@ -3,10 +3,12 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, generated};
-use grey_common::{COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, Streak, loss, rss};
+use grey_common::{
+    COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, Streak, TASKS_FOLLOWED, TASKS_TURN, loss, rss,
+};
 
 use crate::maps::{
-    CGROUP_SLOT, COUNTERS, FREE_SLOTS, SLOTS, STREAKS, count_loss, offset, task_btf,
+    CGROUP_SLOT, COUNTERS, FREE_SLOTS, SLOTS, STREAKS, TASKS, count_loss, offset, task_btf,
 };
 
 /// Reads a field of a kernel structure: 0 when the offset is unknown, the pointer null or the read faults. It does not
@@ -219,6 +221,46 @@ pub fn streak_of(cgroup: u64) -> Option<*mut Streak> {
     Some(streak)
 }
 
+/// The same for the hottest hook, which is given a pointer that no two tasks share at a time: only where it is another one
+/// than at the last fault of this CPU, or a task has ended or changed its cgroup since, the cgroup is asked for.
+#[inline(always)]
+pub fn streak_of_task(stack: u64) -> Option<*mut Streak> {
+    // SAFETY: no arguments, always valid.
+    let cpu = unsafe { generated::bpf_get_smp_processor_id() };
+    let streak = STREAKS.get_ptr_mut(cpu)?;
+    let turn = TASKS.get_ptr(TASKS_TURN)?;
+    // SAFETY: this CPU's entry, preemption off; the turn is a single word.
+    unsafe {
+        // Before the cgroup is asked for: a move after this makes the answer void.
+        let turn = core::ptr::read_volatile(turn) as u32;
+        if (*streak).stack != stack || (*streak).turn != turn {
+            ask(streak, stack, turn);
+        }
+    }
+    Some(streak)
+}
+
+/// Finds whose the fault is, and notes the task if its end and its moves are followed.
+#[inline(never)]
+fn ask(streak: *mut Streak, stack: u64, turn: u32) -> u32 {
+    let cgroup = current_cgroup_by_loads();
+    // SAFETY: this CPU's entry, preemption off.
+    unsafe {
+        if (*streak).cgroup != cgroup {
+            begin(streak, cgroup);
+        }
+        let followed = match TASKS.get_ptr(TASKS_FOLLOWED) {
+            Some(followed) => core::ptr::read_volatile(followed) != 0,
+            None => false,
+        };
+        // Without a slot the next fault asks for one again.
+        let known = followed && (*streak).slot != NO_INDEX;
+        (*streak).stack = if known { stack } else { 0 };
+        (*streak).turn = turn;
+    }
+    0
+}
+
 /// Ends a streak and begins the next. The user side sees an odd epoch meanwhile.
 #[inline(never)]
 fn begin(streak: *mut Streak, cgroup: u64) -> u32 {
@@ -234,6 +276,7 @@ fn begin(streak: *mut Streak, cgroup: u64) -> u32 {
         let owner = if slot == NO_INDEX { 0 } else { cgroup };
         core::ptr::write_volatile(&raw mut (*streak).cgroup, owner);
         core::ptr::write_volatile(&raw mut (*streak).left, 0);
+        core::ptr::write_volatile(&raw mut (*streak).stack, 0);
         core::ptr::write_volatile(&raw mut (*streak).epoch, epoch.wrapping_add(2));
     }
     0

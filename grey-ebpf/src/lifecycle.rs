@@ -3,13 +3,13 @@
 use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use grey_common::{CgroupRecord, Header, ProcessRecord, RecordKind};
+use grey_common::{CgroupRecord, Header, ProcessRecord, RecordKind, TASKS_TURN};
 
 use crate::growth;
 use crate::kernel::{
     cgroup_id, current_cgroup, current_comm, current_task, current_tgid, now_ns, read,
 };
-use crate::maps::{RARE, count_record, offset};
+use crate::maps::{RARE, TASKS, add, count_record, offset};
 
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
@@ -58,6 +58,28 @@ fn cgroup(kind: RecordKind, cgroup: u64, path: u64) {
         (*record).path_len = length;
     }
     room.submit(0);
+}
+
+/// After a task was moved to another cgroup of any hierarchy.
+#[btf_tracepoint(function = "cgroup_attach_task")]
+pub fn task_moved(_: BtfTracePointContext) -> i32 {
+    next_turn();
+    0
+}
+
+/// Of each thread, when it takes no more faults in user mode and before another one may have its kernel stack.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn task_ended(_: BtfTracePointContext) -> i32 {
+    next_turn();
+    0
+}
+
+#[inline(always)]
+fn next_turn() {
+    if let Some(turn) = TASKS.get_ptr_mut(TASKS_TURN) {
+        // SAFETY: a live entry of an array, added to by all CPUs.
+        unsafe { add(turn, 1) };
+    }
 }
 
 #[btf_tracepoint(function = "sched_process_exec")]

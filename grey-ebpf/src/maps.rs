@@ -5,7 +5,7 @@ use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuArray, RingBuf, Stack, S
 use grey_common::stack::{PageKey, StackCount, StackKey, StackState};
 use grey_common::{
     CgroupCounters, CgroupGrowth, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth, RecordKind,
-    Slot, Streak, loss,
+    Slot, Streak, TASKS_LEN, loss,
 };
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -34,6 +34,9 @@ pub static PROCESS_GROWTH: HashMap<u32, ProcessGrowth> = HashMap::with_max_entri
 /// an element is known without a load.
 #[map]
 pub static STREAKS: Array<Streak> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// What tells whether a task is still in the cgroup that it was in: `TASKS_TURN`, `TASKS_FOLLOWED`.
+#[map]
+pub static TASKS: Array<u64> = Array::with_max_entries(TASKS_LEN, 0);
 /// Between which sizes the process that this CPU looked at last need not be looked up.
 #[map]
 pub static MARKS: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);

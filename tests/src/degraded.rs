@@ -67,6 +67,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ),
     ("cgroup_lifecycle", &[]),
     ("process_lifecycle", &[]),
+    ("task_cgroup", &[]),
 ];
 
 /// Figures that two probes give together: gone only when both are.

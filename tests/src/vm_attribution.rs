@@ -31,6 +31,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             moves::what_a_process_did_stays_with_the_cgroup_it_was_in,
         ),
         Trial::new(
+            "vm_few_faults_between_moves_count_where_they_are_made",
+            moves::few_faults_between_moves_count_where_they_are_made,
+        ),
+        Trial::new(
+            "vm_children_on_the_stacks_of_others_count_for_their_own",
+            moves::children_on_the_stacks_of_others_count_for_their_own,
+        ),
+        Trial::new(
             "vm_calls_during_moves_count_once",
             moves::calls_during_moves_count_once,
         ),

@@ -37,6 +37,7 @@ const TRACEPOINTS: &[&str] = &[
     "cgroup_mkdir",
     "cgroup_rmdir",
     "cgroup_rename",
+    "cgroup_attach_task",
     "sched_process_exec",
     "sched_process_exit",
 ];

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
-use aya::maps::{HashMap, Map, MapData, MapError, RingBuf, Stack};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf, Stack};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use grey_common::LAYOUT_VERSION;
+use grey_common::{LAYOUT_VERSION, TASKS_FOLLOWED};
 use thiserror::Error;
 
 use super::attach::{Attached, attach_probe, growth_possible, off};
@@ -229,6 +229,14 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
         );
         probes.push(status);
         attached.extend(how);
+    }
+    let is_task_cgroup =
+        |status: &ProbeStatus| status.name == plan::TASK_CGROUP && status.attached.is_some();
+    if probes.iter().any(is_task_cgroup) {
+        let mut tasks: Array<MapData, u64> = take(&mut ebpf, "TASKS")?;
+        tasks
+            .set(TASKS_FOLLOWED, 1, 0)
+            .map_err(|error| LoadError::Map("TASKS", one_line(&error)))?;
     }
     Ok(Kernel {
         rare,

@@ -40,7 +40,7 @@ impl Streaks {
             .filter(|streak| streak.cgroup != 0 && streak.cgroup == cgroup)
         {
             counters.add(&streak.counters());
-            epochs = epochs.wrapping_add(streak.epoch);
+            epochs = epochs.wrapping_add(u64::from(streak.epoch));
         }
         (counters, epochs)
     }
@@ -68,7 +68,7 @@ impl Streaks {
         // SAFETY: an element of the mapping, aligned as the type asks; the kernel side writes whole words.
         let (epoch, cgroup, slot, faults) = unsafe {
             (
-                AtomicU64::from_ptr(&raw mut (*entry).epoch),
+                AtomicU32::from_ptr(&raw mut (*entry).epoch),
                 AtomicU64::from_ptr(&raw mut (*entry).cgroup),
                 AtomicU32::from_ptr(&raw mut (*entry).slot),
                 [0, 1, 2, 3].map(|row| AtomicU64::from_ptr(&raw mut (*entry).faults[row])),

@@ -54,6 +54,56 @@ pub(crate) fn what_a_process_did_stays_with_the_cgroup_it_was_in() -> Result<Out
     Ok(Outcome::Passed)
 }
 
+/// Moved after every few faults: a fault program that remembers whose the last fault was must not take one for the other.
+pub(crate) fn few_faults_between_moves_count_where_they_are_made() -> Result<Outcome> {
+    let (rounds, many, few) = (200, 30, 10);
+    let kind = "faults.user_write_total";
+    let mut scene = Scene::new()?;
+    let mut workload = Workload::start(&scene.a)?;
+    let [a, b] = [&scene.a, &scene.b].map(|cgroup| cgroup.directory().join("cgroup.procs"));
+    let before = scene.look()?;
+    workload.step(&format!(
+        "hop {} {} {rounds} {many} {few}",
+        a.display(),
+        b.display()
+    ))?;
+    let after = scene.look()?;
+    let (in_a, in_b) = (
+        after.a.rise(&before.a, kind)?,
+        after.b.rise(&before.b, kind)?,
+    );
+    assert_within("faults in a", in_a, rounds * many, 2.0)?;
+    assert_within("faults in b", in_b, rounds * few, 4.0)?;
+    Ok(Outcome::Passed)
+}
+
+/// Children that get the kernel stack of one that has just ended in another cgroup.
+pub(crate) fn children_on_the_stacks_of_others_count_for_their_own() -> Result<Outcome> {
+    let (rounds, many, few) = (200, 30, 10);
+    let kind = "faults.user_write_total";
+    let mut scene = Scene::new()?;
+    let mut workloads = [Workload::start(&scene.a)?, Workload::start(&scene.b)?];
+    for workload in &mut workloads {
+        workload.step("pin 0")?;
+        workload.step("touch 16")?;
+        workload.step("lend 1")?;
+    }
+    let before = scene.look()?;
+    for _ in 0..rounds {
+        for (workload, pages) in workloads.iter_mut().zip([many, few]) {
+            workload.step(&format!("lend {pages}"))?;
+        }
+    }
+    let after = scene.look()?;
+    let (in_a, in_b) = (
+        after.a.rise(&before.a, kind)?,
+        after.b.rise(&before.b, kind)?,
+    );
+    assert_within("faults in a", in_a, rounds * many, 2.0)?;
+    assert_within("faults in b", in_b, rounds * few, 4.0)?;
+    Ok(Outcome::Passed)
+}
+
 /// Moved to and fro while it maps and unmaps without a pause: each call counts once, in one of the two.
 pub(crate) fn calls_during_moves_count_once() -> Result<Outcome> {
     let (churn, length) = (5000, 8192);

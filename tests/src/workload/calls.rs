@@ -60,6 +60,18 @@ pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
                     })
             })
         }
+        // `hop PROCS PROCS ROUNDS PAGES PAGES`: enters the one cgroup and touches so many pages, then the other, again and
+        // again, with nothing in between that could fault.
+        "hop" => {
+            let procs = [word()?, word()?];
+            let rounds = number(word()?)?;
+            hop(procs, rounds, [number(word()?)?, number(word()?)?])
+        }
+        // `pin CPU`: this process runs on no other.
+        "pin" => pin(number(word()?)?),
+        // `lend PAGES`: a child touches so many pages in our memory, on a stack that is the last mapping, all of it touched:
+        // we do not fault ourselves before its end.
+        "lend" => lend(*state.last()?, pages(word()?)?),
         // `put FILE TEXT`: one write, as to a cgroup file.
         "put" => {
             let file = open(word()?, OFlags::WRONLY, Mode::empty())?;
@@ -72,6 +84,59 @@ pub(super) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
 fn enter(procs: &str) -> Result<()> {
     let procs = open(procs, OFlags::WRONLY, Mode::empty())?;
     rustix::io::write(procs, b"0").map(drop)
+}
+
+fn hop(procs: [&str; 2], rounds: usize, pages: [usize; 2]) -> Result<()> {
+    let procs = [
+        open(procs[0], OFlags::WRONLY, Mode::empty())?,
+        open(procs[1], OFlags::WRONLY, Mode::empty())?,
+    ];
+    let mapping = Mapping::new(rounds * (pages[0] + pages[1]) * PAGE)?;
+    let mut next = mapping.bounds().0.cast::<u8>();
+    for _ in 0..rounds {
+        for (procs, pages) in procs.iter().zip(pages) {
+            rustix::io::write(procs, b"0")?;
+            for _ in 0..pages {
+                // SAFETY: a page inside the mapping, which is writable and which only we know of.
+                unsafe { next.write_volatile(1) };
+                next = next.wrapping_add(PAGE);
+            }
+        }
+    }
+    mapping.unmap()
+}
+
+fn pin(cpu: usize) -> Result<()> {
+    let mut cpus = rustix::thread::CpuSet::new();
+    cpus.set(cpu);
+    rustix::thread::sched_setaffinity(None, &cpus)
+}
+
+fn lend(stack: Mapping, length: usize) -> Result<()> {
+    extern "C" fn touch(mapping: *mut c_void) -> libc::c_int {
+        // SAFETY: the lender's mapping, which waits for our end.
+        unsafe { mapping.cast::<Mapping>().as_ref() }.map_or(1, |mapping| {
+            mapping.touch();
+            0
+        })
+    }
+    let (start, size) = stack.bounds();
+    let mut mapping = Mapping::new(length)?;
+    // SAFETY: a stack of the child's own; we go on when it has ended.
+    let pid = unsafe {
+        libc::clone(
+            touch,
+            start.wrapping_byte_add(size),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw mut mapping).cast(),
+        )
+    };
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the result of our own child.
+    if pid < 0 || unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid || status != 0 {
+        return Err(Errno::AGAIN);
+    }
+    mapping.unmap()
 }
 
 fn kernel_touch(mapping: &Mapping) -> Result<()> {
