@@ -1,5 +1,8 @@
 //! The loop.
 
+mod asked;
+mod processes;
+
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -10,7 +13,6 @@ use grey_core::budget::Step;
 use grey_core::event::Body;
 use grey_core::govern::{Governor, PolicyKind};
 use grey_core::time::Timestamp;
-use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
@@ -18,11 +20,12 @@ use tokio::time::Instant;
 use crate::act::{Scene, session};
 use crate::cli::{self, Exit, Failure, WatchArgs};
 use crate::config::{self, Config};
-use crate::host::{Host, ProcFs};
-use crate::source::{Clock, Notice, Observer, Pace};
+use crate::host::Host;
+use crate::source::{Clock, Notice, Observer};
 use crate::watch::keep::Keeper;
-use crate::watch::{HEALTH_TICKS, LONGEST, Ticker, machine, readable, sleep_until, waitable};
+use crate::watch::{HEALTH_TICKS, Ticker, machine, readable, sleep_until, waitable};
 
+use self::processes::top_processes;
 use super::DaemonArgs;
 use super::actor::{self, Order, Role, Task, Told};
 use super::host_side::HostSide;
@@ -30,7 +33,7 @@ use super::incident::Recorder;
 use super::learned::Learned;
 use super::lines::Lines;
 use super::notify::Notify;
-use super::status::{self, About, Asked, Question, Socket};
+use super::status::{Asked, Socket};
 
 /// The longest that the interval becomes to keep the budget where something may be done: it must be seen in time.
 const LONGEST_ACTING: Duration = Duration::from_secs(2);
@@ -401,117 +404,6 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// SIGHUP: the new configuration as a whole, or the old one.
-    fn reload(&mut self) {
-        self.notify.reloading();
-        let loaded = config::load(self.args.place.config.as_deref())
-            .and_then(|config| Ok((config, Scene::find(&self.args.place)?)));
-        match loaded {
-            Ok((config, scene)) => {
-                self.governor.configure(config.govern.clone());
-                self.config = config;
-                self.ask_host();
-                self.scene.safety = scene.safety;
-                self.scene.protection = scene.protection;
-                self.reload_failed = None;
-                if let Some(orders) = &self.orders {
-                    let _ = orders.send(Order::Reload);
-                }
-                self.report_free();
-                self.note("configuration reloaded");
-            }
-            Err(failure) => {
-                self.note(format!(
-                    "configuration not reloaded, the old one holds: {}",
-                    failure.message
-                ));
-                self.reload_failed = Some(failure.message);
-            }
-        }
-        self.notify.ready(&self.policy());
-    }
-
-    /// From now on as the configuration says.
-    fn ask_host(&mut self) {
-        if let Some(line) = self.host_side.configure(self.config.host_pressure.clone()) {
-            self.note(line);
-        }
-    }
-
-    /// Which free blocks the host is told of, where anybody is governed as a guest.
-    fn report_free(&self) {
-        let settings = self.governor.settings();
-        let guest = Some(PolicyKind::Guest);
-        let guests = Some(settings.policy) == guest
-            || settings.overrides.iter().any(|over| over.policy == guest);
-        let block = settings.guest.report_block.filter(|_| guests);
-        if let Some(orders) = &self.orders {
-            let _ = orders.send(Order::Report(block));
-        }
-    }
-
-    /// For people who look at the service.
-    fn policy(&self) -> String {
-        let policy = self.governor.settings().policy;
-        match (&self.reload_failed, self.args.shadow) {
-            (Some(why), _) => format!("policy {policy}; the configuration on disk is wrong: {why}"),
-            (None, true) => format!("policy {policy}, in shadow"),
-            (None, false) => format!("policy {policy}"),
-        }
-    }
-
-    /// How often is looked, and how seldom at most.
-    fn pace(&self) -> Pace {
-        let settings = self.governor.settings();
-        let acts = settings.policy != PolicyKind::Observe || !settings.overrides.is_empty();
-        Pace {
-            interval: self.args.interval,
-            longest: if acts { LONGEST_ACTING } else { LONGEST },
-            recorder: true,
-        }
-    }
-
-    fn answer(&mut self, (question, answer): Asked, observer: &Observer) {
-        let now = Clock::wall();
-        let said = |text: String| json!({ "said": text });
-        let value = match question {
-            Question::Status {} => {
-                let about = About {
-                    since: self.since,
-                    now,
-                    shadow: self.args.shadow,
-                    config: &self.config.files,
-                    reload_failed: self.reload_failed.as_deref(),
-                    incidents: self.incidents,
-                    notes: &self.notes,
-                    budget: observer.budget_figures(),
-                };
-                status::status(&self.governor, &about)
-            }
-            Question::Bad { cgroup } => {
-                let count = self.governor.feedback_bad(now, cgroup.as_deref());
-                said(format!(
-                    "noted: {count} actions of the last five minutes were bad"
-                ))
-            }
-            Question::Forget {} => {
-                self.governor.forget();
-                if let Some(line) = self.learned.keep(self.governor.model()) {
-                    self.note(line);
-                }
-                said("what was learned is forgotten".to_owned())
-            }
-            Question::Release { cgroup } => {
-                if let Some(orders) = &self.orders {
-                    let _ = orders.send(Order::Release(cgroup.clone()));
-                }
-                said(format!("what is held on {cgroup} is taken back"))
-            }
-        };
-        // Whoever asked may have gone.
-        let _ = answer.send(value);
-    }
-
     /// Tells a person, now and in `status`.
     fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
@@ -542,53 +434,6 @@ async fn asked(questions: &mut Option<tokio::sync::mpsc::Receiver<Asked>>) -> Op
         Some(questions) => questions.recv().await,
         None => std::future::pending().await,
     }
-}
-
-/// The largest processes of a cgroup and below.
-fn top_processes(
-    host: &Host,
-    cgroups: &crate::host::CgroupFs,
-    path: &str,
-    most: usize,
-) -> Vec<Value> {
-    let Ok(mut procs) = ProcFs::open(host) else {
-        return Vec::new();
-    };
-    let below = if path == "/" {
-        String::new()
-    } else {
-        path.to_owned()
-    };
-    let paths: Vec<String> = cgroups.walk().map_or(Vec::new(), |walk| {
-        walk.cgroups
-            .into_iter()
-            .map(|entry| entry.path)
-            .filter(|at| {
-                at == path
-                    || at
-                        .strip_prefix(&below)
-                        .is_some_and(|rest| rest.starts_with('/'))
-            })
-            .collect()
-    });
-    let mut found: Vec<(u64, Value)> = paths
-        .iter()
-        .flat_map(|path| cgroups.pids(path).unwrap_or_default())
-        .filter_map(|pid| {
-            let mem = procs.memory(pid).ok()??;
-            let held = mem.anon.unwrap_or(0) + mem.swap.unwrap_or(0);
-            let value = json!({
-                "pid": pid, "comm": mem.comm, "rss": mem.rss, "anon": mem.anon, "swap": mem.swap,
-            });
-            Some((held, value))
-        })
-        .collect();
-    found.sort_by_key(|(held, _)| std::cmp::Reverse(*held));
-    found
-        .into_iter()
-        .take(most)
-        .map(|(_, value)| value)
-        .collect()
 }
 
 /// Seconds by which local time is ahead of UTC now.
