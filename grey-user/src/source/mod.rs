@@ -175,6 +175,7 @@ pub struct Observer {
     known: HashMap<u64, Box<Known>>,
     watches: Option<EventWatches>,
     procs: Option<ProcFs>,
+    bare: processes::Bare,
     /// Cgroups to be read at the next tick for another reason than their counters.
     touched: HashSet<u64>,
     /// Victims of late, so that threads of one process do not make several events.
@@ -242,6 +243,7 @@ impl Observer {
             known: HashMap::new(),
             watches,
             procs,
+            bare: processes::Bare::default(),
             touched: HashSet::new(),
             victims: Vec::new(),
             grown: HashMap::new(),
