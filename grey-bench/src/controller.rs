@@ -272,23 +272,26 @@ pub fn go_round(words: &[String]) -> Result<()> {
         let _ = std::io::stdin().read(&mut [0]);
         told.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    let (mut first, mut late) = (true, 0_u32);
+    let (mut rounds, mut late) = (0_u32, 0_u32);
     while !ended.load(std::sync::atomic::Ordering::Relaxed) {
         let begun = Instant::now();
         for mut file in &procs {
             file.write_all(b"0")?;
             crate::load::touch(PAGES)?;
         }
-        if first {
+        rounds += 1;
+        if rounds == 1 {
             println!("round");
-            first = false;
         } else if begun.elapsed() > TICK {
             late += 1;
         }
         std::thread::sleep(TICK.saturating_sub(begun.elapsed()));
     }
     fs::write(outside, "0")?;
-    ensure!(late == 0, "{late} rounds took longer than a second");
+    ensure!(
+        late * 10 <= rounds,
+        "{late} of {rounds} rounds took longer than a second"
+    );
     Ok(())
 }
 
