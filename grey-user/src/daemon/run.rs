@@ -339,7 +339,8 @@ impl Daemon<'_> {
         }
         if self.shielded.is_none_or(|at| at.elapsed() >= SHIELDS) {
             self.shielded = Some(Instant::now());
-            let paths: Vec<String> = observer.identities().map(|it| it.path.clone()).collect();
+            let paths = observer.identities().map(|it| it.path().to_owned());
+            let paths: Vec<String> = paths.collect();
             self.shields = self.scene.protection.shields(&paths);
         }
         let shields = &self.shields;

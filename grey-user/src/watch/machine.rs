@@ -204,7 +204,7 @@ pub(crate) fn check_filter(args: &WatchArgs, observer: &Observer) -> Result<(), 
             .map_err(|error| Failure::usage(error.to_string()))?;
         let found = observer
             .identities()
-            .any(|cgroup| one.matches(&cgroup.path, &cgroup.name));
+            .any(|cgroup| one.matches(cgroup.path(), cgroup.name()));
         if !found {
             let what = if glob::is_literal(pattern) {
                 "no cgroup"
