@@ -21,7 +21,9 @@ use crate::config::{self, Config};
 use crate::host::{Host, ProcFs};
 use crate::source::{Clock, Notice, Observer, Pace};
 use crate::watch::keep::Keeper;
-use crate::watch::{HEALTH_TICKS, LONGEST, Ticker, machine, readable, sleep_until, waitable};
+use crate::watch::{
+    HEALTH_TICKS, LONGEST, Ticker, machine, readable, resident, sleep_until, waitable,
+};
 
 use super::DaemonArgs;
 use super::actor::{self, Order, Role, Task, Told};
@@ -208,7 +210,7 @@ impl Daemon<'_> {
         observer.keep_budget(self.config.budget, self.pace(), Clock::wall(), &mut out);
         observer.tick(Clock::wall(), &mut out);
         self.take_rest(observer, &mut out)?;
-        machine::give_back();
+        resident::give_back();
         observer.health(Clock::wall(), &mut out);
         self.take(&mut out)?;
         let interval = self.args.interval;
