@@ -5,6 +5,7 @@ mod assess;
 mod episode;
 mod levels;
 mod node;
+mod paths;
 mod saved;
 mod season;
 mod series;
@@ -20,6 +21,7 @@ pub use node::Point;
 pub use saved::Saved;
 
 use node::{Kind, Node};
+use paths::Paths;
 use series::Bench;
 
 use crate::event::{Body, Cgroup, Event, Growth, Memory, Process, State, Subject, Verdict};
@@ -50,12 +52,12 @@ pub struct Finding {
 
 /// The detector of one machine: every cgroup and process it is told of.
 ///
-/// Memory: at most 8 KiB a series that moves, some 200 bytes for one that does not.
+/// Memory: at most 8 KiB a series that moves, some 400 bytes for a cgroup that does not.
 #[derive(Debug, Default)]
 pub struct Detector {
     nodes: Vec<Option<Box<Node>>>,
     free: Vec<usize>,
-    paths: HashMap<Box<str>, usize>,
+    paths: Paths,
     processes: HashMap<(usize, u32), usize>,
     bench: Option<Box<Bench>>,
     /// Time of the samples at the last look for ended processes, µs.
@@ -98,9 +100,9 @@ impl Detector {
         point: &Point,
         out: &mut Vec<Finding>,
     ) {
-        let still = |node: &Node| node.kind == Kind::Cgroup && node.cgroup.path == cgroup.path;
+        let still = |node: &Node| node.kind == Kind::Cgroup && node.cgroup.path() == cgroup.path;
         if !matches!(self.nodes.get(*near), Some(Some(node)) if still(node)) {
-            let found = self.paths.get(cgroup.path.as_str()).copied();
+            let found = self.paths.get(&self.nodes, &cgroup.path);
             match found.or_else(|| self.enter(cgroup, point)) {
                 Some(at) => *near = at,
                 None => return,
@@ -142,7 +144,7 @@ impl Detector {
             virt: process.r#virtual,
             ..Point::default()
         };
-        let Some(parent) = self.paths.get(cgroup.path.as_str()).copied().or_else(|| {
+        let Some(parent) = self.paths.get(&self.nodes, &cgroup.path).or_else(|| {
             self.enter(
                 cgroup,
                 &Point {
@@ -206,8 +208,8 @@ impl Detector {
     }
 
     fn growth(&mut self, cgroup: &Cgroup, growth: &Growth, at: Timestamp) {
-        if let Some(index) = self.paths.get(cgroup.path.as_str())
-            && let Some(node) = self.nodes[*index].as_deref_mut()
+        if let Some(index) = self.paths.get(&self.nodes, &cgroup.path)
+            && let Some(node) = self.nodes[index].as_deref_mut()
         {
             node.grown(growth, at.0);
         }
@@ -215,7 +217,7 @@ impl Detector {
 
     /// The cgroup at this path is gone: closes what was open about it and forgets it.
     pub fn gone(&mut self, path: &str, at: Timestamp, out: &mut Vec<Finding>) {
-        let Some(index) = self.paths.remove(path) else {
+        let Some(index) = self.paths.remove(&self.nodes, path) else {
             return;
         };
         let inside: Vec<(usize, u32)> = self
@@ -269,11 +271,11 @@ impl Detector {
     }
 
     /// Verdicts that are open now: the state and cause of every series that is not `normal`.
-    pub fn open(&self) -> impl Iterator<Item = (&Cgroup, Option<&Subject>, Memory, State)> {
+    pub fn open(&self) -> impl Iterator<Item = (Cgroup, Option<&Subject>, Memory, State)> {
         self.nodes.iter().flatten().flat_map(|node| {
             node.states()
                 .filter(|(_, state)| *state != State::Normal)
-                .map(move |(memory, state)| (&node.cgroup, node.subject(), memory, state))
+                .map(move |(memory, state)| (node.cgroup.cgroup(), node.subject(), memory, state))
         })
     }
 
@@ -303,7 +305,7 @@ impl Detector {
             node.resume(saved, point);
         }
         let index = self.insert(node);
-        self.paths.insert(cgroup.path.as_str().into(), index);
+        self.paths.insert(&self.nodes, index);
         self.link(index, &cgroup.path);
         Some(index)
     }
@@ -337,7 +339,7 @@ impl Detector {
             Some(parent) => self.nodes[parent]
                 .as_ref()
                 .map_or_else(Vec::new, |parent| parent.children.clone()),
-            None => self.paths.values().copied().collect(),
+            None => self.paths.places().collect(),
         };
         let mut below = Vec::new();
         for other in siblings {
@@ -347,7 +349,7 @@ impl Detector {
             if let Some(node) = self.nodes[other].as_deref_mut()
                 && node.parent == parent
                 && matches!(node.kind, Kind::Cgroup)
-                && node.cgroup.path.starts_with(&prefix)
+                && node.cgroup.path().starts_with(&prefix)
             {
                 node.parent = Some(index);
                 below.push(other);
@@ -372,8 +374,8 @@ impl Detector {
             if above == path {
                 return None;
             }
-            if let Some(index) = self.paths.get(above) {
-                return Some(*index);
+            if let Some(index) = self.paths.get(&self.nodes, above) {
+                return Some(index);
             }
         }
         None
@@ -391,15 +393,14 @@ impl Detector {
             let Node {
                 anon,
                 others,
-                masks,
                 children,
                 ..
             } = &mut *node;
             let children = |since: i64, growth: f64| self.children(children, since, growth);
             let mut changes = Vec::new();
             let parts = std::iter::once(anon).chain(others.iter_mut());
-            for (series, mask) in parts.zip(masks.iter_mut()) {
-                let mask = std::mem::take(mask);
+            for series in parts {
+                let mask = std::mem::take(&mut series.due);
                 if mask == 0 {
                     continue;
                 }
@@ -421,11 +422,11 @@ impl Detector {
         for (memory, level, change) in changes {
             let whose = limit.as_ref().map(|(room, whose)| {
                 let other = whose.and_then(|index| self.nodes[index].as_deref());
-                (room, other.unwrap_or(&node).cgroup.path.as_str())
+                (room, other.unwrap_or(&node).cgroup.path())
             });
             out.push(Finding {
                 ts: Timestamp(ts),
-                cgroup: node.cgroup.clone(),
+                cgroup: node.cgroup.cgroup(),
                 verdict: node.verdict(memory, level, &change, whose),
             });
         }

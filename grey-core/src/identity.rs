@@ -5,8 +5,11 @@ use std::fmt;
 use crate::decode::printable;
 use crate::event;
 
+mod packed;
 mod table;
 mod unit;
+
+pub use packed::Packed;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+mod figure;
+
+pub use figure::Figure;
+
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,9 @@ use super::saved::SavedNode;
 use super::series::Series;
 use super::{BACK_US, FAR_US, FORWARD_US};
 use crate::event::{Cgroup, Grower, Growth, GrowthScope, Limit, Memory, Sample, State, Subject};
+use crate::identity::Packed;
 use crate::time::Timestamp;
+use crate::units::Figure;
 
 const MIB: f64 = 1_048_576.0;
 const GIB: f64 = 1024.0 * MIB;
@@ -83,7 +85,8 @@ impl Point {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Cgroup,
-    Process(Subject),
+    // Boxed: most nodes are cgroups.
+    Process(Box<Subject>),
 }
 
 /// Room below a limit. Whose it is, only a verdict needs to know.
@@ -96,19 +99,36 @@ pub(super) struct Room {
 }
 
 /// Address space that was mapped and not touched.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Reserved {
     known: bool,
     base: f64,
     resident: f64,
+    // Boxed: few cgroups have such a rise.
+    rise: Option<Box<Rise>>,
+}
+
+/// A rise of the address space above what was touched.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rise {
     since: Option<i64>,
     told: Option<(i64, f64)>,
     due: Option<(State, f64)>,
 }
 
+impl Reserved {
+    fn rise(&mut self) -> &mut Rise {
+        self.rise.get_or_insert_default()
+    }
+
+    fn is_due(&self) -> bool {
+        self.rise.as_ref().is_some_and(|rise| rise.due.is_some())
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Node {
-    pub(super) cgroup: Cgroup,
+    pub(super) cgroup: Packed,
     pub(super) kind: Kind,
     pub(super) parent: Option<usize>,
     pub(super) children: Vec<usize>,
@@ -116,15 +136,13 @@ pub(super) struct Node {
     pub(super) others: Vec<Series>,
     /// Kinds of memory, as bits, that were too small for a series at first.
     small: u8,
-    /// What each series has to judge: first that of `anon`.
-    pub(super) masks: Vec<u8>,
     started: bool,
     max: Limit,
-    available: Option<u64>,
+    available: Figure,
     /// Bytes that count against the limit and that reclaim without swap does not give back.
     held: f64,
-    virt: Option<f64>,
-    processes: Option<u64>,
+    /// Virtual size, bytes.
+    virt: Figure,
     reserved: Reserved,
     growers: Vec<(Grower, i64)>,
     /// Added to the samples' time, for clocks that were set.
@@ -137,20 +155,18 @@ pub(super) struct Node {
 impl Node {
     fn new(cgroup: &Cgroup, kind: Kind, at: i64) -> Node {
         Node {
-            cgroup: cgroup.clone(),
+            cgroup: cgroup.into(),
             kind,
             parent: None,
             children: Vec::new(),
             anon: Series::new(Memory::Anon, at, 0.0),
             others: Vec::new(),
             small: 0,
-            masks: vec![0],
             started: false,
             max: Limit::Unknown,
-            available: None,
+            available: Figure::default(),
             held: 0.0,
-            virt: None,
-            processes: None,
+            virt: Figure::default(),
             reserved: Reserved::default(),
             growers: Vec::new(),
             shift: 0,
@@ -166,7 +182,7 @@ impl Node {
     pub(super) fn process(cgroup: &Cgroup, subject: Subject, parent: usize, at: i64) -> Node {
         Node {
             parent: Some(parent),
-            ..Node::new(cgroup, Kind::Process(subject), at)
+            ..Node::new(cgroup, Kind::Process(Box::new(subject)), at)
         }
     }
 
@@ -248,16 +264,15 @@ impl Node {
                 .flatten()
                 .map(|bytes| *bytes as f64)
                 .sum::<f64>();
-        self.processes = point.processes.or(self.processes);
         if !self.started {
             self.started = true;
             self.anon.reset(now, level);
         }
         let virt = point.virt.map(|virt| virt as f64);
-        self.masks[0] |= self
+        self.anon.due |= self
             .anon
             .push(now, level, point.faults, point.processes, virt);
-        let mut due = self.masks[0] != 0;
+        let mut due = self.anon.due != 0;
         let slab = point.slab.unwrap_or(0) as f64;
         let tables = point.pagetables.unwrap_or(0) as f64;
         let rest = |bytes: u64| (bytes as f64 - slab - tables).max(0.0);
@@ -299,7 +314,6 @@ impl Node {
                 } else {
                     Series::new(memory, now, level)
                 });
-                self.masks.push(0);
                 return false;
             }
             None => {
@@ -307,8 +321,9 @@ impl Node {
                 return false;
             }
         };
-        let mask = self.others[index].push(now, level, None, None, None);
-        self.masks[index + 1] |= mask;
+        let series = &mut self.others[index];
+        let mask = series.push(now, level, None, None, None);
+        series.due |= mask;
         mask != 0
     }
 
@@ -316,51 +331,55 @@ impl Node {
         if point.max != Limit::Unknown {
             self.max = point.max;
         }
-        self.available = point.available.or(self.available);
+        self.available = point.available.or(self.available.get()).into();
     }
 
     fn reserve(&mut self, now: i64, virt: f64, resident: f64) -> bool {
-        self.virt = Some(virt);
+        self.virt = Some(virt as u64).into();
         let reserved = &mut self.reserved;
         if !reserved.known {
             reserved.known = true;
             reserved.base = virt;
             reserved.resident = resident;
             if virt >= VAST && virt >= 20.0 * resident.max(MIB) {
-                reserved.due = Some((State::Normal, virt));
+                reserved.rise().due = Some((State::Normal, virt));
             }
-            return reserved.due.is_some();
+            return reserved.is_due();
         }
         if virt < reserved.base {
             reserved.base = virt;
             reserved.resident = reserved.resident.min(resident);
         }
-        let rise = virt - reserved.base;
+        let height = virt - reserved.base;
         let touched = resident - reserved.resident;
-        if let Some((at, bytes)) = reserved.told
+        if let Some(rise) = &mut reserved.rise
+            && let Some((at, bytes)) = rise.told
             && now - at >= UNTOUCHED_US.1
         {
-            reserved.told = None;
-            reserved.due = Some((State::Normal, bytes));
+            rise.told = None;
+            rise.due = Some((State::Normal, bytes));
         }
-        if rise < GIB.max(2.0 * resident) || touched > 0.1 * rise {
-            reserved.since = None;
-            if touched > 0.5 * rise {
+        if height < GIB.max(2.0 * resident) || touched > 0.1 * height {
+            if let Some(rise) = &mut reserved.rise {
+                rise.since = None;
+            }
+            if touched > 0.5 * height {
                 // The address space grows with what is in it.
                 reserved.base = virt;
                 reserved.resident = resident;
             }
-            return reserved.due.is_some();
+            return reserved.is_due();
         }
-        let since = *reserved.since.get_or_insert(now);
+        let rise = reserved.rise();
+        let since = *rise.since.get_or_insert(now);
         if now - since >= UNTOUCHED_US.0 {
-            reserved.due = Some((State::Growing, rise));
-            reserved.told = Some((now, rise));
+            rise.due = Some((State::Growing, height));
+            rise.told = Some((now, height));
+            rise.since = None;
             reserved.base = virt;
             reserved.resident = resident;
-            reserved.since = None;
         }
-        reserved.due.is_some()
+        reserved.is_due()
     }
 
     /// Room below this node's own limit.
@@ -371,7 +390,7 @@ impl Node {
             let room = limit as f64 - self.held;
             return (room > 0.0).then_some(Room { room, limit });
         }
-        let available = self.available?;
+        let available = self.available.get()?;
         Some(Room {
             room: available as f64,
             limit: (available as f64 + self.held) as u64,
@@ -435,6 +454,5 @@ impl Node {
         self.started = true;
         self.anon = anon;
         self.others = series;
-        self.masks = vec![0; 1 + self.others.len()];
     }
 }

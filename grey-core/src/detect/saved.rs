@@ -83,7 +83,7 @@ impl SavedNode {
         // A series that never moved begins anew as well as it goes on.
         let moved = series.iter().any(|series| series.memory == Memory::Anon);
         moved.then(|| SavedNode {
-            path: node.cgroup.path.clone(),
+            path: node.cgroup.path().to_owned(),
             id: node.cgroup.id,
             shift: node.shift,
             series,

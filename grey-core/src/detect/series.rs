@@ -8,6 +8,7 @@ use super::levels::{LEVELS, Levels, Reading};
 use super::stats::Scratch;
 use super::trend::{Floors, Trend};
 use crate::event::{Cause, Memory, State};
+use crate::units::Figure;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub(super) struct Bench {
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     pub(super) memory: Memory,
+    /// What there is to judge: bits as of [`Series::push`].
+    pub(super) due: u8,
     /// First and last sample, µs.
     pub(super) first: i64,
     pub(super) last_at: i64,
@@ -37,7 +40,7 @@ pub(super) struct Series {
     /// Within these it has stayed so far.
     low: f64,
     high: f64,
-    faults: Option<u64>,
+    faults: Figure,
     pub(super) active: Option<Box<Active>>,
 }
 
@@ -106,12 +109,13 @@ impl Series {
     pub(super) fn new(memory: Memory, at: i64, level: f64) -> Self {
         Series {
             memory,
+            due: 0,
             first: at,
             last_at: at,
             last: level,
             low: level,
             high: level,
-            faults: None,
+            faults: Figure::default(),
             active: None,
         }
     }
@@ -153,14 +157,14 @@ impl Series {
             return 0;
         }
         let seconds = (at - self.last_at) as f64 / 1e6;
-        let activity = match (self.faults, faults) {
+        let activity = match (self.faults.get(), faults) {
             (Some(before), Some(now)) if now >= before && seconds > 0.0 => {
                 let own = (level - self.last).max(0.0) / 4096.0;
                 Some(((now - before) as f64 - own).max(0.0) / seconds)
             }
             _ => None,
         };
-        self.faults = faults.or(self.faults);
+        self.faults = faults.or(self.faults.get()).into();
         let before = self.last_at;
         self.last_at = at;
         self.last = level;

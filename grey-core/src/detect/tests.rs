@@ -225,3 +225,8 @@ fn a_process_that_ended_is_forgotten_and_its_verdict_closed() {
     // The cgroup and the process that lives.
     assert_eq!(detector.len(), 2);
 }
+
+#[test]
+fn of_thousands_of_cgroups_each_that_does_nothing_is_small() {
+    assert!(size_of::<Node>() <= 344, "{} bytes", size_of::<Node>());
+}

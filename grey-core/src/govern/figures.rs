@@ -1,64 +1,29 @@
 //! What the events say, kept by cgroup until a policy wants to see it.
 
+mod known;
 mod totals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::known::{Available, Kind, Known, Levels};
 use self::totals::{Totals, micros};
 use super::view::{Group, Growth, Last, Machine, PAGE, Since, View};
 use super::{PolicyKind, Settings};
 use crate::event::{Body, Cause, Event, Memory, Sample, State, Verdict};
 use crate::time::Timestamp;
+use crate::units::Figure;
 
 /// A sample of the machine that is older says nothing of it any more.
 const STALE_US: i64 = 120_000_000;
 /// What comes back is averaged over so many seconds.
 const AVERAGE_S: f64 = 300.0;
 
-#[derive(Clone, Debug)]
-struct Known {
-    kind: String,
-    sample: Sample,
-    now: Totals,
-    /// At the last turn.
-    mark: Totals,
-    /// At the last reclaim.
-    reclaimed: Option<(Last, Totals)>,
-    /// At the one before it, until it is known that the last was done.
-    before: Option<(Last, Totals)>,
-    /// When anonymous memory gave next to nothing.
-    anon_futile: Option<Timestamp>,
-    /// Pages that come back to it a second, averaged over minutes.
-    steady: Option<f64>,
-    /// Since when it is idle.
-    idle_since: Timestamp,
-    leak: Option<Growth>,
-    /// Until it is tried: bytes that release agents are expected to give back.
-    retained: Option<u64>,
-    frozen: bool,
-}
-
-impl Known {
-    /// Pages that come back a second: over minutes, or since the last turn if that is less.
-    fn steady(&self, now: Timestamp) -> f64 {
-        let since = self.now.since(&self.mark, now);
-        let lately = since
-            .refaults
-            .filter(|_| since.us > 0)
-            .map(|pages| pages as f64 * 1e6 / since.us as f64);
-        let steady = self.steady.unwrap_or(0.0);
-        lately.map_or(steady, |lately| lately.min(steady))
-    }
-
-    fn takes_part(&self) -> bool {
-        !matches!(self.kind.as_str(), "root" | "slice" | "user")
-    }
-}
-
 /// The latest figures of all cgroups.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    known: BTreeMap<String, Known>,
+    // Boxed: a map's node has eleven places, and they are not all taken.
+    known: BTreeMap<String, Box<Known>>,
+    machine: Available,
     /// Since when next to nothing is faulted in.
     quiet_since: Option<Timestamp>,
     /// The instant of the last samples that said that something was lost, until later ones say nothing of it.
@@ -94,10 +59,17 @@ impl Figures {
         settings: &Settings,
     ) {
         let now = Totals::of(sample, at);
+        if path == "/" {
+            self.machine = Available {
+                total: sample.mem.total,
+                available: sample.mem.available,
+                swap_free: sample.mem.swap_free,
+            };
+        }
         let Some(known) = self.known.get_mut(path) else {
             let known = Known {
-                kind: kind.to_owned(),
-                sample: sample.clone(),
+                kind: Kind::of(kind),
+                mem: Levels::of(&sample.mem, None),
                 now,
                 mark: now,
                 reclaimed: None,
@@ -106,13 +78,13 @@ impl Figures {
                 steady: None,
                 idle_since: at,
                 leak: None,
-                retained: None,
+                retained: Figure::default(),
                 frozen: false,
             };
             if path == "/" {
                 self.quiet_since = Some(at);
             }
-            self.known.insert(path.to_owned(), known);
+            self.known.insert(path.to_owned(), Box::new(known));
             return;
         };
         let since = now.since(&known.now, at);
@@ -138,24 +110,16 @@ impl Figures {
                 self.quiet_since = Some(at);
             }
         }
-        // A limit that was not read this time is the one before.
-        let (max, high) = (known.sample.mem.max, known.sample.mem.high);
-        known.sample = sample.clone();
-        if known.sample.mem.max.is_unknown() {
-            known.sample.mem.max = max;
-        }
-        if known.sample.mem.high.is_unknown() {
-            known.sample.mem.high = high;
-        }
-        if now.since(&known.mark, at).refaults.is_none() && now.refaults.is_some() {
+        known.mem = Levels::of(&sample.mem, Some(&known.mem));
+        if now.since(&known.mark, at).refaults.is_none() && now.refaults.get().is_some() {
             // Another cgroup of the same name.
             known.mark = now;
             known.reclaimed = None;
             known.before = None;
         }
-        if now.faults.is_none() {
+        if now.faults.get().is_none() {
             // Not counted for a while: what was counted before and after it are not the faults since the last turn.
-            known.mark.faults = None;
+            known.mark.faults = Figure::default();
         }
         known.now = now;
     }
@@ -167,20 +131,22 @@ impl Figures {
         let leaks = verdict.state == State::Confirmed
             && verdict.cause == Cause::Leak
             && verdict.memory == Memory::Anon;
-        known.leak = leaks.then(|| Growth {
-            rate_bps: verdict.rate_bps.unwrap_or(0.0),
-            ttl_s: verdict.ttl_s,
+        known.leak = leaks.then(|| {
+            Box::new(Growth {
+                rate_bps: verdict.rate_bps.unwrap_or(0.0),
+                ttl_s: verdict.ttl_s,
+            })
         });
         if verdict.memory == Memory::Anon {
             let keeps = verdict.state == State::Suspect && verdict.cause == Cause::Retention;
-            known.retained = verdict.trim_bytes.filter(|_| keeps);
+            known.retained = verdict.trim_bytes.filter(|_| keeps).into();
         }
     }
 
     /// Its release agents are asked: what they do not give back now they do not give back the next moment either.
     pub(super) fn trimmed(&mut self, path: &str) {
         if let Some(known) = self.known.get_mut(path) {
-            known.retained = None;
+            known.retained = Figure::default();
         }
     }
 
@@ -201,7 +167,7 @@ impl Figures {
             let steady = known.steady(known.now.at);
             known.before = known
                 .reclaimed
-                .replace((Last { steady, ..last }, known.now));
+                .replace(Box::new((Last { steady, ..last }, known.now)));
         }
     }
 
@@ -225,7 +191,7 @@ impl Figures {
         if !last.file_only {
             known.anon_futile = last.futile().then_some(known.now.at);
         }
-        if let Some((kept, _)) = &mut known.reclaimed {
+        if let Some((kept, _)) = known.reclaimed.as_deref_mut() {
             let steady = kept.steady;
             *kept = Last { steady, ..last };
         }
@@ -233,21 +199,21 @@ impl Figures {
 
     /// Pages that came back to it so far.
     pub(super) fn refaults(&self, path: &str) -> Option<u64> {
-        self.known.get(path)?.now.refaults
+        self.known.get(path)?.now.refaults.get()
     }
 
     /// How many reclaims in a row did no harm.
     pub(super) fn good(&self, path: &str) -> u32 {
         let known = self.known.get(path);
         known
-            .and_then(|known| known.reclaimed.as_ref())
+            .and_then(|known| known.reclaimed.as_deref())
             .map_or(0, |(last, _)| last.good)
     }
 
     /// Harm came of the last reclaim, later than it was looked at.
     pub(super) fn harmed(&mut self, path: &str) {
         let known = self.known.get_mut(path);
-        if let Some((last, _)) = known.and_then(|known| known.reclaimed.as_mut()) {
+        if let Some((last, _)) = known.and_then(|known| known.reclaimed.as_deref_mut()) {
             last.good = 0;
         }
     }
@@ -290,7 +256,7 @@ impl Figures {
                 continue;
             }
             // What has containers below (a pod, a runtime's own cgroup) is looked at by them, where they are seen.
-            if known.kind != "container" && self.has_containers(path) {
+            if known.kind != Kind::Container && self.has_containers(path) {
                 continue;
             }
             if let Some(mut group) = self.group(path, known, now, &machine, settings) {
@@ -311,7 +277,7 @@ impl Figures {
         self.known
             .range(below.clone()..)
             .take_while(|(path, _)| path.starts_with(&below))
-            .any(|(_, known)| known.kind == "container")
+            .any(|(_, known)| known.kind == Kind::Container)
     }
 
     fn machine(&self, now: Timestamp) -> Machine {
@@ -321,12 +287,16 @@ impl Figures {
         if now.0 - root.now.at.0 > STALE_US {
             return Machine::default();
         }
-        let mem = &root.sample.mem;
+        let Available {
+            total,
+            available,
+            swap_free,
+        } = self.machine;
         Machine {
-            total: mem.total,
-            available: mem.available,
-            file: mem.file,
-            swap_free: mem.swap_free,
+            total,
+            available,
+            file: root.mem.file.get(),
+            swap_free,
             since: root.now.since(&root.mark, now),
             quiet_us: self.quiet_since.map_or(0, |since| micros(now.0 - since.0)),
             scattered: 0,
@@ -342,32 +312,35 @@ impl Figures {
         machine: &Machine,
         settings: &Settings,
     ) -> Option<Group> {
-        let mem = &known.sample.mem;
+        let mem = &known.mem;
         let over = settings.for_cgroup(path);
         let policy = settings.policy_for(path);
-        let cache = mem.file?.saturating_sub(mem.shmem.unwrap_or(0));
+        let cache = mem.file.get()?.saturating_sub(mem.shmem.or_zero());
         let anon = over.and_then(|over| over.anon).unwrap_or(true);
         let swappable = if anon {
-            machine.swap_free.unwrap_or(0).min(mem.anon.unwrap_or(0))
+            machine.swap_free.unwrap_or(0).min(mem.anon.or_zero())
         } else {
             0
         };
         Some(Group {
             path: path.to_owned(),
             policy,
-            container: matches!(known.kind.as_str(), "container" | "pod"),
-            current: mem.current?,
+            container: matches!(known.kind, Kind::Container | Kind::Pod),
+            current: mem.current.get()?,
             cache,
-            cold_cache: mem.inactive_file.map_or(cache, |cold| cold.min(cache)),
+            cold_cache: mem
+                .inactive_file
+                .get()
+                .map_or(cache, |cold| cold.min(cache)),
             swappable,
             floor: settings.floor_for(path),
             ceiling: over.and_then(|over| over.ceiling),
-            limited: mem.high.bytes().is_some(),
+            limited: mem.limited,
             since: known.now.since(&known.mark, now),
             idle_us: micros(now.0 - known.idle_since.0),
             may_freeze: over.is_some_and(|over| over.freeze),
             frozen: known.frozen,
-            last: known.reclaimed.as_ref().map(|(last, then)| {
+            last: known.reclaimed.as_deref().map(|(last, then)| {
                 let since = known.now.since(then, now);
                 let expected = last.steady * since.us as f64 / 1e6;
                 Last {
@@ -379,8 +352,8 @@ impl Figures {
             returned: 0.0,
             cache_cools: false,
             anon_futile_us: known.anon_futile.map(|at| micros(now.0 - at.0)),
-            retained: known.retained.unwrap_or(0),
-            leak: known.leak,
+            retained: known.retained.or_zero(),
+            leak: known.leak.as_deref().copied(),
             busy: false,
         })
     }

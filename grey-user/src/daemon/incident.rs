@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use grey_core::event::{Body, Event, GrowingStack};
 use grey_core::time::Timestamp;
+use grey_core::units::Figure;
 use serde_json::{Value, json};
 
 /// What is looked back on.
@@ -27,20 +28,20 @@ const APART_US: i64 = 10_000_000;
 /// Processes that are named.
 const TOP: usize = 10;
 
-/// The figures of one instant.
+/// The figures of one instant; there are hundreds of each cgroup.
 #[derive(Clone, Copy)]
 struct Point {
     at: Timestamp,
-    current: Option<u64>,
-    anon: Option<u64>,
-    file: Option<u64>,
-    swap: Option<u64>,
-    available: Option<u64>,
-    psi_some_us: Option<u64>,
-    psi_full_us: Option<u64>,
-    refaults: Option<u64>,
-    faults: Option<u64>,
-    reclaimed_pages: Option<u64>,
+    current: Figure,
+    anon: Figure,
+    file: Figure,
+    swap: Figure,
+    available: Figure,
+    psi_some_us: Figure,
+    psi_full_us: Figure,
+    refaults: Figure,
+    faults: Figure,
+    reclaimed_pages: Figure,
 }
 
 const COLUMNS: [&str; 11] = [
@@ -61,16 +62,16 @@ impl Point {
     fn row(&self) -> Value {
         json!([
             self.at.to_string(),
-            self.current,
-            self.anon,
-            self.file,
-            self.swap,
-            self.available,
-            self.psi_some_us,
-            self.psi_full_us,
-            self.refaults,
-            self.faults,
-            self.reclaimed_pages,
+            self.current.get(),
+            self.anon.get(),
+            self.file.get(),
+            self.swap.get(),
+            self.available.get(),
+            self.psi_some_us.get(),
+            self.psi_full_us.get(),
+            self.refaults.get(),
+            self.faults.get(),
+            self.reclaimed_pages.get(),
         ])
     }
 }
@@ -166,18 +167,22 @@ impl Recorder {
         let psi = sample.psi.as_ref();
         let reclaim = sample.reclaim.as_ref();
         let series = self.series.entry(path.to_owned()).or_default();
+        if series.len() == series.capacity() {
+            // Not twice as many each time: a full series would have room for as much again.
+            series.reserve_exact(series.len().clamp(4, 32));
+        }
         series.push_back(Point {
             at,
-            current: sample.mem.current,
-            anon: sample.mem.anon,
-            file: sample.mem.file,
-            swap: sample.mem.swap,
-            available: sample.mem.available,
-            psi_some_us: psi.map(|psi| psi.some_us_total),
-            psi_full_us: psi.and_then(|psi| psi.full_us_total),
-            refaults: reclaim.and_then(|it| it.refault_total),
-            faults: sample.faults.as_ref().and_then(|it| it.minor_total),
-            reclaimed_pages: reclaim.and_then(|it| it.pages_total),
+            current: sample.mem.current.into(),
+            anon: sample.mem.anon.into(),
+            file: sample.mem.file.into(),
+            swap: sample.mem.swap.into(),
+            available: sample.mem.available.into(),
+            psi_some_us: psi.map(|psi| psi.some_us_total).into(),
+            psi_full_us: psi.and_then(|psi| psi.full_us_total).into(),
+            refaults: reclaim.and_then(|it| it.refault_total).into(),
+            faults: sample.faults.as_ref().and_then(|it| it.minor_total).into(),
+            reclaimed_pages: reclaim.and_then(|it| it.pages_total).into(),
         });
         forget(series, at.0 - self.back_us);
     }

@@ -23,7 +23,7 @@ use crate::config::{self, Config};
 use crate::host::Host;
 use crate::source::{Clock, Notice, Observer};
 use crate::watch::keep::Keeper;
-use crate::watch::{HEALTH_TICKS, Ticker, machine, readable, sleep_until, waitable};
+use crate::watch::{HEALTH_TICKS, Ticker, machine, readable, resident, sleep_until, waitable};
 
 use self::processes::top_processes;
 use super::DaemonArgs;
@@ -211,7 +211,7 @@ impl Daemon<'_> {
         observer.keep_budget(self.config.budget, self.pace(), Clock::wall(), &mut out);
         observer.tick(Clock::wall(), &mut out);
         self.take_rest(observer, &mut out)?;
-        machine::give_back();
+        resident::give_back();
         observer.health(Clock::wall(), &mut out);
         self.take(&mut out)?;
         let interval = self.args.interval;
@@ -342,7 +342,8 @@ impl Daemon<'_> {
         }
         if self.shielded.is_none_or(|at| at.elapsed() >= SHIELDS) {
             self.shielded = Some(Instant::now());
-            let paths: Vec<String> = observer.identities().map(|it| it.path.clone()).collect();
+            let paths = observer.identities().map(|it| it.path().to_owned());
+            let paths: Vec<String> = paths.collect();
             self.shields = self.scene.protection.shields(&paths);
         }
         let shields = &self.shields;

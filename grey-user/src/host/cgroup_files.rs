@@ -95,12 +95,15 @@ enum Slot {
 #[derive(Debug)]
 pub struct CgroupFiles {
     id: u64,
-    path: String,
+    path: Box<str>,
     dir: OwnedFd,
-    slots: [Slot; FILES.len()],
+    // Boxed, as the error is: of thousands of cgroups few are read often, and fewer fail.
+    slots: Option<Box<Slots>>,
     limits: Limits,
-    last_error: Option<HostError>,
+    last_error: Option<Box<HostError>>,
 }
+
+type Slots = [Slot; FILES.len()];
 
 impl CgroupFiles {
     /// The cgroup at `path`; `None` where it does not exist or is another cgroup (by its id) by now.
@@ -116,9 +119,9 @@ impl CgroupFiles {
         match rustix::fs::fstat(&dir) {
             Ok(stat) if stat.st_ino == id => Ok(Some(CgroupFiles {
                 id,
-                path: path.to_owned(),
+                path: path.into(),
                 dir,
-                slots: Default::default(),
+                slots: None,
                 limits: Limits::default(),
                 last_error: None,
             })),
@@ -148,12 +151,12 @@ impl CgroupFiles {
     /// The last error that [`Reading::errors`] or [`Limits::errors`] counted.
     #[must_use]
     pub fn last_error(&self) -> Option<&HostError> {
-        self.last_error.as_ref()
+        self.last_error.as_deref()
     }
 
     /// Closes all files but the directory; the next read opens them again.
     pub fn release(&mut self) {
-        self.slots = Default::default();
+        self.slots = None;
     }
 
     /// Whether the cgroup still exists.
@@ -204,7 +207,8 @@ impl CgroupFiles {
             reading.mem.swap = figure_line(content);
             self.check(File::Swap, reading.mem.swap.is_some(), &mut errors);
         }
-        if !self.slots.iter().any(|slot| matches!(slot, Slot::Open(_))) && !self.is_alive() {
+        let mut slots = self.slots.iter().flat_map(|slots| slots.iter());
+        if !slots.any(|slot| matches!(slot, Slot::Open(_))) && !self.is_alive() {
             return Err(Gone);
         }
         reading.mem.max = self.limits.max;
@@ -260,10 +264,10 @@ impl CgroupFiles {
     fn check(&mut self, file: File, understood: bool, errors: &mut u32) {
         if !understood {
             *errors += 1;
-            self.last_error = Some(HostError::Content {
+            self.last_error = Some(Box::new(HostError::Content {
                 path: self.subject(file).into(),
                 why: "the content is not understood".to_owned(),
-            });
+            }));
         }
     }
 
@@ -283,13 +287,14 @@ impl CgroupFiles {
         errors: &mut u32,
     ) -> Result<Option<&'b [u8]>, Gone> {
         let at = file as usize;
-        match &mut self.slots[at] {
+        let slot = &mut self.slots.get_or_insert_default()[at];
+        match slot {
             Slot::Open(_) => {}
             Slot::Absent(wait) if *wait > 0 => {
                 *wait -= 1;
                 return Ok(None);
             }
-            slot => {
+            Slot::Closed | Slot::Absent(_) => {
                 let flags = OFlags::RDONLY | OFlags::CLOEXEC;
                 match rustix::fs::openat(&self.dir, FILES[at], flags, FileMode::empty()) {
                     Ok(fd) => *slot = Slot::Open(fd),
@@ -297,7 +302,7 @@ impl CgroupFiles {
                 }
             }
         }
-        let Slot::Open(fd) = &self.slots[at] else {
+        let Slot::Open(fd) = slot else {
             return Ok(None);
         };
         match read_at_start(fd.as_fd(), buf) {
@@ -319,12 +324,13 @@ impl CgroupFiles {
                 if !self.is_alive() {
                     return Err(Gone);
                 }
-                self.slots[file as usize] = Slot::Absent(RETRY);
+                self.slots.get_or_insert_default()[file as usize] = Slot::Absent(RETRY);
             }
             error => {
-                self.slots[file as usize] = Slot::Closed;
+                self.slots.get_or_insert_default()[file as usize] = Slot::Closed;
                 *errors += 1;
-                self.last_error = Some(HostError::file(what, self.subject(file), error));
+                let failed = HostError::file(what, self.subject(file), error);
+                self.last_error = Some(Box::new(failed));
             }
         }
         Ok(())

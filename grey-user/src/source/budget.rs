@@ -13,7 +13,7 @@ use grey_core::time::Timestamp;
 use super::{Notice, Observer};
 use crate::host::OwnCost;
 use crate::probe::{Family, RunTimes};
-use crate::watch::machine::give_back;
+use crate::watch::resident::give_back;
 
 /// The programs are timed for this part of each window only: two readings of the clock, about 25 ns, are added to each
 /// run of each program on the machine meanwhile.

@@ -30,7 +30,7 @@ impl Observer {
                     mem: reading.mem,
                     ..Sample::default()
                 };
-                judge.sample(&known.cgroup, &sample, now);
+                judge.sample(&known.cgroup.cgroup(), &sample, now);
                 self.tell_findings(out);
             }
             return;
@@ -48,14 +48,12 @@ impl Observer {
         {
             files.release();
         }
-        known.level = (
-            reading.as_ref().and_then(|reading| reading.mem.current),
-            cpu,
-        );
+        let current = reading.as_ref().and_then(|reading| reading.mem.current);
+        known.level = (current.into(), cpu.into());
         let cpu = cpu.map(|usage_us_total| Cpu { usage_us_total });
         let major = reading.as_ref().and_then(|reading| reading.pgmajfault);
         let (mem, mem_source) = match &reading {
-            Some(reading) if known.cgroup.path == "/" => {
+            Some(reading) if known.cgroup.path() == "/" => {
                 (reading.mem.clone(), Some(MemSource::Machine))
             }
             Some(reading) => (reading.mem.clone(), Some(MemSource::Files)),
@@ -85,7 +83,7 @@ impl Observer {
             mem,
             mem_source,
         };
-        let cgroup = known.cgroup.clone();
+        let cgroup = known.cgroup.cgroup();
         if let Some(events) = &sample.events {
             self.count_kills(id, events.oom_kill_total, now, out);
         }
@@ -96,7 +94,7 @@ impl Observer {
     fn reading(&mut self, id: u64) -> Option<Result<Reading, ()>> {
         let slow = self.options.slow_ticks.max(1);
         let known = self.known.get_mut(&id)?;
-        if known.cgroup.path == "/" {
+        if known.cgroup.path() == "/" {
             let reading = match &mut known.files {
                 Some(files) => Reading::of_root(&self.host, files, &mut self.buf),
                 None => Reading::of_machine(&self.host),
@@ -112,8 +110,12 @@ impl Observer {
         }
         let files = known.files.as_mut()?;
         // Limits change seldom: on the first reading and then at the slow pace.
-        if known.limits_at.is_none_or(|at| self.tick >= at + slow) {
-            known.limits_at = Some(self.tick);
+        if known
+            .limits_at
+            .get()
+            .is_none_or(|at| self.tick >= at + slow)
+        {
+            known.limits_at = Some(self.tick).into();
             match files.read_limits(&mut self.buf) {
                 Ok(limits) => known.limited = limits.max.bytes().is_some(),
                 Err(_) => return Some(Err(())),
@@ -152,12 +154,15 @@ fn faults(
 ) -> Option<Faults> {
     let counted = coverage.fault_user && coverage.fault_kernel;
     // Major faults that came while none were counted are not taken off those that were.
-    if let (false, Some(base), Some(seen), Some(major)) =
-        (counted, &mut known.major_base, known.major_seen, major)
-    {
+    if let (false, Some(base), Some(seen), Some(major)) = (
+        counted,
+        &mut known.major_base,
+        known.major_seen.get(),
+        major,
+    ) {
         *base += major.saturating_sub(seen);
     }
-    known.major_seen = major.or(known.major_seen);
+    known.major_seen = major.or(known.major_seen.get()).into();
     let user = totals.fault_user_read + totals.fault_user_write + totals.fault_user_exec;
     let minor = counted.then(|| {
         let all = user + totals.fault_kernel;
@@ -209,7 +214,7 @@ fn reclaim(
         pages_total: both.then_some(totals.direct_pages + totals.memcg_pages),
         direct_us_total: coverage.direct.then_some(totals.direct_ns / 1000),
         memcg_us_total: coverage.memcg.then_some(totals.memcg_ns / 1000),
-        kswapd_us_total: (coverage.kswapd && known.cgroup.path == "/")
+        kswapd_us_total: (coverage.kswapd && known.cgroup.path() == "/")
             .then_some(totals.kswapd_ns / 1000),
         own_pages_total: any.then_some(totals.own_pages),
         own_us_total: any.then_some(totals.own_ns / 1000),

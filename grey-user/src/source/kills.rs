@@ -39,7 +39,7 @@ impl Observer {
         if kills == 0 {
             return;
         }
-        let cgroup = known.cgroup.clone();
+        let cgroup = known.cgroup.cgroup();
         for at in self.tree.ancestors(id) {
             if let Some(told) = self
                 .known

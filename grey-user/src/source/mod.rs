@@ -18,8 +18,10 @@ use std::collections::{HashMap, HashSet};
 use grey_common::{CgroupCounters, LossCount};
 use grey_core::event::{Body, Cgroup, Event, SCHEMA};
 use grey_core::glob::CgroupFilter;
+use grey_core::identity::Packed;
 use grey_core::time::Timestamp;
 use grey_core::tree::{Sparse, Tree};
+use grey_core::units::Figure;
 
 use crate::doctor::ProbeStatus;
 use crate::host::{CgroupFiles, CgroupFs, EventWatches, Host, OwnCost, ProcFs};
@@ -57,13 +59,14 @@ pub struct Options {
 
 /// One cgroup as the observer knows it.
 struct Known {
-    cgroup: Cgroup,
+    cgroup: Packed,
     wanted: bool,
     /// Not wanted, but above one that is: its limit, or the machine's memory, holds for that one.
     above: bool,
     /// Whether memory.max was a number when last read.
     limited: bool,
-    files: Option<CgroupFiles>,
+    // Boxed: there are none where the tree has no memory controller.
+    files: Option<Box<CgroupFiles>>,
     /// Whether it was seen active when it was last due.
     active: bool,
     /// Tick of the last reading, or of the last look that found it quiet.
@@ -71,17 +74,17 @@ struct Known {
     /// Looks since then that found nothing changed.
     quiet: u8,
     /// memory.current and CPU time when last read in full.
-    level: (Option<u64>, Option<u64>),
+    level: (Figure, Figure),
     /// Time of the last sample.
     sampled: Timestamp,
     /// Tick of the last reading of its limits.
-    limits_at: Option<u64>,
+    limits_at: Figure,
     /// Counters of its slot when last read.
     counted: Sparse,
     /// pgmajfault at the first reading, if the cgroup is older than the probes.
     major_base: Option<u64>,
     /// pgmajfault at the last reading.
-    major_seen: Option<u64>,
+    major_seen: Figure,
     /// Something is counted again since its last sample: the next one is still without it, so that nobody takes the time
     /// in between for a quiet one.
     gap: Option<Coverage>,
@@ -118,7 +121,7 @@ impl Known {
         if many {
             files.release();
         }
-        let same = now.0.is_some() && now == self.level;
+        let same = now.0.is_some() && now == (self.level.0.get(), self.level.1.get());
         self.quiet += u8::from(same);
         same
     }
@@ -301,7 +304,7 @@ impl Observer {
     }
 
     /// Every cgroup that exists now, wanted or not.
-    pub fn identities(&self) -> impl Iterator<Item = &Cgroup> {
+    pub fn identities(&self) -> impl Iterator<Item = &Packed> {
         self.known.values().map(|known| &known.cgroup)
     }
 
@@ -310,7 +313,7 @@ impl Observer {
         self.known
             .values()
             .filter(|known| known.wanted)
-            .map(|known| known.cgroup.path.as_str())
+            .map(|known| known.cgroup.path())
     }
 
     /// One tick: what changed since the last one, as samples. `now` is the wall clock. [`Observer::more`] tells of what is
@@ -407,7 +410,7 @@ impl Observer {
             if !look || known.active {
                 continue;
             }
-            let stands = judge.is_some_and(|judge| judge.stands(&known.cgroup.path));
+            let stands = judge.is_some_and(|judge| judge.stands(known.cgroup.path()));
             if slow > 1 && !stands && known.is_quiet(self.options.cpu, many, &mut self.buf) {
                 known.read_at = self.tick;
             } else {
@@ -423,7 +426,7 @@ impl Observer {
             })
             .collect();
         // Parents before children, and the same order each time.
-        due.sort_unstable_by(|a, b| self.known[a].cgroup.path.cmp(&self.known[b].cgroup.path));
+        due.sort_unstable_by(|a, b| self.known[a].cgroup.path().cmp(self.known[b].cgroup.path()));
         due
     }
 
@@ -486,7 +489,7 @@ impl Observer {
     fn identity(&self, id: Option<u64>) -> Option<Cgroup> {
         let id = id?;
         if let Some(known) = self.known.get(&id) {
-            return Some(known.cgroup.clone());
+            return Some(known.cgroup.cgroup());
         }
         let path = self
             .tree

@@ -58,7 +58,7 @@ impl Observer {
             return;
         };
         let listed = match self.fs.mount() {
-            Some(_) => self.fs.pids(&known.cgroup.path),
+            Some(_) => self.fs.pids(known.cgroup.path()),
             None => procs.pids(),
         };
         let pids = match listed {
@@ -71,7 +71,7 @@ impl Observer {
         if pids.len() > MOST {
             return;
         }
-        let cgroup = known.cgroup.clone();
+        let cgroup = known.cgroup.cgroup();
         // Without memory.* files the processes are all there is to tell of the cgroup's memory.
         let in_full = self.options.processes || !self.fs.has_memory();
         let mut sums = ProcessSums::default();

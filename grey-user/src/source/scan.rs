@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use grey_core::identity::identify;
+use grey_core::identity::{Packed, identify};
 use grey_core::time::Timestamp;
 use grey_core::tree::Sparse;
+use grey_core::units::Figure;
 
 use super::{Known, Notice, Observer, ProcessSums};
 use crate::host::{CgroupFiles, HostError};
@@ -48,7 +49,7 @@ impl Observer {
             let same = self
                 .known
                 .get(&entry.id)
-                .is_some_and(|known| known.cgroup.path == entry.path);
+                .is_some_and(|known| known.cgroup.path() == entry.path);
             if !same {
                 self.learn(entry.id, &entry.path, true);
             }
@@ -89,7 +90,7 @@ impl Observer {
         let cgroup = identify(path).cgroup(id, path);
         let wanted = self.options.filter.matches(path, &cgroup.name);
         if let Some(known) = self.known.get_mut(&id) {
-            known.cgroup = cgroup;
+            known.cgroup = Packed::from(&cgroup);
             known.wanted = wanted;
             known.above &= !wanted;
             self.take_in_above(id);
@@ -98,7 +99,7 @@ impl Observer {
         self.known.insert(
             id,
             Box::new(Known {
-                cgroup,
+                cgroup: Packed::from(&cgroup),
                 wanted,
                 above: false,
                 limited: false,
@@ -106,13 +107,13 @@ impl Observer {
                 read_at: self.tick,
                 active: false,
                 quiet: 0,
-                level: (None, None),
+                level: <(Figure, Figure)>::default(),
                 sampled: Timestamp::default(),
-                limits_at: None,
+                limits_at: Figure::default(),
                 counted: Sparse::default(),
                 // A cgroup made after the first tick began with the probes attached.
                 major_base: (self.tick > 0).then_some(0),
-                major_seen: None,
+                major_seen: Figure::default(),
                 gap: None,
                 minor_shown: 0,
                 oom_kills: (self.tick > 0).then_some(0),
@@ -155,7 +156,7 @@ impl Observer {
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };
-        match CgroupFiles::open(&self.fs, id, &known.cgroup.path) {
+        match CgroupFiles::open(&self.fs, id, known.cgroup.path()) {
             Ok(Some(files)) => {
                 if known.wanted
                     && let Some(watches) = &mut self.watches
@@ -163,7 +164,7 @@ impl Observer {
                 {
                     tracing::debug!("{error}");
                 }
-                known.files = Some(files);
+                known.files = Some(Box::new(files));
             }
             Ok(None) => {}
             Err(error) => {
@@ -215,7 +216,11 @@ impl Observer {
 
     /// A cgroup took a new path, and with it everything below.
     pub(super) fn renamed(&mut self, id: u64, path: &str, out: &mut Vec<Notice>) {
-        let Some(old) = self.known.get(&id).map(|known| known.cgroup.path.clone()) else {
+        let Some(old) = self
+            .known
+            .get(&id)
+            .map(|known| known.cgroup.path().to_owned())
+        else {
             self.learn(id, path, false);
             return;
         };
@@ -224,14 +229,18 @@ impl Observer {
         let moved: Vec<u64> = self
             .known
             .iter()
-            .filter(|(at, known)| **at == id || known.cgroup.path.starts_with(&prefix))
+            .filter(|(at, known)| **at == id || known.cgroup.path().starts_with(&prefix))
             .map(|(at, _)| *at)
             .collect();
         for at in moved {
             let Some(new) = self.tree.path(at).map(str::to_owned) else {
                 continue;
             };
-            if let Some(path) = self.known.get(&at).map(|known| known.cgroup.path.clone()) {
+            if let Some(path) = self
+                .known
+                .get(&at)
+                .map(|known| known.cgroup.path().to_owned())
+            {
                 self.close(&path, out);
                 out.push(Notice::Gone(path));
             }

@@ -16,7 +16,7 @@ use super::{Notice, Observer};
 use crate::host::{CgroupFs, Host};
 use crate::probe::{Settings, StackRoom};
 use crate::profile::{Options, TICK, Taking, Target};
-use crate::watch::machine::give_back;
+use crate::watch::resident::give_back;
 
 /// How long a suspect is profiled unless the configuration says otherwise.
 pub(crate) const USUAL: Duration = Duration::from_secs(10);

@@ -104,7 +104,7 @@ impl Observer {
             cgroups: self
                 .known
                 .values()
-                .map(|known| known.cgroup.path.clone())
+                .map(|known| known.cgroup.path().to_owned())
                 .collect(),
             standing: judge.standing.values().cloned().collect(),
         })

@@ -8,6 +8,7 @@ use crate::doctor::ProbeStatus;
 use crate::host::{self, CgroupFs, Host};
 use crate::probe::{self, Facts, Kernel, Settings};
 use crate::source::{Observer, Options};
+use crate::watch::resident::give_back;
 
 /// Descriptors wanted: a handful for each of some thousands of active cgroups.
 const DESCRIPTORS: u64 = 65_536;
@@ -45,42 +46,6 @@ pub(crate) fn kernel_side(
             (None, probe::unavailable(&reason), Some(reason))
         }
     }
-}
-
-/// Reading the kernel's BTF takes tens of megabytes for a moment; glibc would keep them. Most of the program's code has run
-/// for the only time, too: arguments, BTF, loading. What is needed again comes back by a minor fault.
-pub(crate) fn give_back() {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
-        return;
-    };
-    let own = std::env::current_exe().unwrap_or_default();
-    for (start, end) in maps
-        .lines()
-        .filter_map(|line| code_of(line, &own.to_string_lossy()))
-    {
-        let length = end - start;
-        let start = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: code is mapped read-only from a file and never written (no text relocations), so that dropping its
-        // pages changes nothing that is read there.
-        let _ = unsafe { rustix::mm::madvise(start, length, rustix::mm::Advice::LinuxDontNeed) };
-    }
-    #[cfg(target_env = "gnu")]
-    // SAFETY: only gives free heap pages back to the kernel.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Start and end of a mapping of the program's own code, from a line of /proc/PID/maps.
-fn code_of(line: &str, own: &str) -> Option<(usize, usize)> {
-    let mut words = line.split_whitespace();
-    let (range, rights) = (words.next()?, words.next()?);
-    if rights != "r-xp" || words.nth(3)? != own {
-        return None;
-    }
-    let (start, end) = range.split_once('-')?;
-    let [start, end] = [start, end].map(|at| usize::from_str_radix(at, 16).ok());
-    start.zip(end).filter(|(start, end)| start < end)
 }
 
 /// Sizes that fit this machine: more cgroups by a quarter and twice the processes there are, so that a busy day finds room.
@@ -204,7 +169,7 @@ pub(crate) fn check_filter(args: &WatchArgs, observer: &Observer) -> Result<(), 
             .map_err(|error| Failure::usage(error.to_string()))?;
         let found = observer
             .identities()
-            .any(|cgroup| one.matches(&cgroup.path, &cgroup.name));
+            .any(|cgroup| one.matches(cgroup.path(), cgroup.name()));
         if !found {
             let what = if glob::is_literal(pattern) {
                 "no cgroup"
@@ -222,29 +187,4 @@ pub(crate) fn check_filter(args: &WatchArgs, observer: &Observer) -> Result<(), 
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::code_of;
-
-    #[test]
-    fn only_the_programs_own_code_counts_as_code() {
-        let line = "55d0a000-55d0b000 r-xp 00001000 fe:00 131 /usr/bin/grey-ebpf";
-        assert_eq!(
-            code_of(line, "/usr/bin/grey-ebpf"),
-            Some((0x55d0_a000, 0x55d0_b000))
-        );
-        for other in [
-            "55d0a000-55d0b000 r--p 00001000 fe:00 131 /usr/bin/grey-ebpf",
-            "55d0a000-55d0b000 rw-p 00001000 fe:00 131 /usr/bin/grey-ebpf",
-            "55d0a000-55d0b000 r-xp 00001000 fe:00 131 /usr/lib/libc.so.6",
-            "7ffc1000-7ffc3000 r-xp 00000000 00:00 0 [vdso]",
-            "55d0b000-55d0a000 r-xp 00001000 fe:00 131 /usr/bin/grey-ebpf",
-            "zz-55d0b000 r-xp 00001000 fe:00 131 /usr/bin/grey-ebpf",
-            "",
-        ] {
-            assert_eq!(code_of(other, "/usr/bin/grey-ebpf"), None, "{other}");
-        }
-    }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod keep;
 pub(crate) mod machine;
+pub(crate) mod resident;
 mod view;
 
 use std::io;
@@ -155,7 +156,7 @@ async fn watch(
         None => None,
     };
     tell_rest(observer, &mut out, view)?;
-    machine::give_back();
+    resident::give_back();
     observer.health(Clock::wall(), &mut out);
     if !view.show(&mut out)? || args.once {
         view.tick(true)?;

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 impl Node {
     /// What there is to say of address space.
     pub(in crate::detect) fn reservation(&mut self, ts: i64) -> Option<Finding> {
-        let (state, bytes) = self.reserved.due.take()?;
+        let (state, bytes) = self.reserved.rise.as_mut()?.due.take()?;
         let resident = self.anon.last;
         let verdict = Verdict {
             state,
@@ -32,7 +32,7 @@ impl Node {
                     crate::units::format_bytes(bytes as u64),
                     crate::units::format_bytes(resident as u64)
                 ),
-                level_bytes: self.virt.map(|virt| virt as u64),
+                level_bytes: self.virt.get(),
                 ..Evidence::default()
             },
             stacks: Vec::new(),
@@ -40,7 +40,7 @@ impl Node {
         };
         Some(Finding {
             ts: Timestamp(ts),
-            cgroup: self.cgroup.clone(),
+            cgroup: self.cgroup.cgroup(),
             verdict,
         })
     }
@@ -53,7 +53,7 @@ impl Node {
                 .iter()
                 .max_by_key(|(grower, _)| grower.bytes)
                 .map_or_else(
-                    || self.cgroup.name.clone(),
+                    || self.cgroup.name().to_owned(),
                     |(grower, _)| format!("{} ({})", grower.comm, grower.pid),
                 ),
         }
@@ -163,7 +163,7 @@ impl Node {
             };
             out.push(Finding {
                 ts: Timestamp(ts),
-                cgroup: self.cgroup.clone(),
+                cgroup: self.cgroup.cgroup(),
                 verdict: Verdict {
                     state,
                     cause: active.cause,

@@ -3,17 +3,18 @@
 use crate::event::Sample;
 use crate::govern::view::Since;
 use crate::time::Timestamp;
+use crate::units::Figure;
 
 /// Counters at one instant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Totals {
     pub(super) at: Timestamp,
-    pub(super) psi_some_us: Option<u64>,
-    pub(super) psi_full_us: Option<u64>,
-    pub(super) refaults: Option<u64>,
-    pub(super) majors: Option<u64>,
-    pub(super) faults: Option<u64>,
-    pub(super) cpu_us: Option<u64>,
+    pub(super) psi_some_us: Figure,
+    pub(super) psi_full_us: Figure,
+    pub(super) refaults: Figure,
+    pub(super) majors: Figure,
+    pub(super) faults: Figure,
+    pub(super) cpu_us: Figure,
 }
 
 impl Totals {
@@ -25,18 +26,24 @@ impl Totals {
         let psi = sample.psi.as_ref();
         Totals {
             at,
-            psi_some_us: psi.map(|psi| psi.some_us_total),
-            psi_full_us: psi.and_then(|psi| psi.full_us_total),
-            refaults: sample.reclaim.as_ref().and_then(|it| it.refault_total),
-            majors: faults.and_then(|faults| faults.major_total),
-            faults: faults.and_then(|faults| faults.minor_total.or_else(|| user(faults))),
-            cpu_us: sample.cpu.as_ref().map(|cpu| cpu.usage_us_total),
+            psi_some_us: psi.map(|psi| psi.some_us_total).into(),
+            psi_full_us: psi.and_then(|psi| psi.full_us_total).into(),
+            refaults: sample
+                .reclaim
+                .as_ref()
+                .and_then(|it| it.refault_total)
+                .into(),
+            majors: faults.and_then(|faults| faults.major_total).into(),
+            faults: faults
+                .and_then(|faults| faults.minor_total.or_else(|| user(faults)))
+                .into(),
+            cpu_us: sample.cpu.as_ref().map(|cpu| cpu.usage_us_total).into(),
         }
     }
 
     /// What came between `then` and this. A counter that went back (a cgroup made anew) tells nothing.
     pub(super) fn since(&self, then: &Totals, now: Timestamp) -> Since {
-        let less = |now: Option<u64>, then: Option<u64>| now?.checked_sub(then?);
+        let less = |now: Figure, then: Figure| now.get()?.checked_sub(then.get()?);
         Since {
             us: micros(now.0 - then.at.0),
             psi_some_us: less(self.psi_some_us, then.psi_some_us),
