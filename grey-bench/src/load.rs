@@ -93,7 +93,6 @@ pub fn main(words: &[String]) -> Result<()> {
         [name, rest @ ..] if name == "grow" => return events::grow(rest),
         [name, rest @ ..] if name == "squeeze" => return events::squeeze(rest),
         [name, rest @ ..] if name == "eat" => return events::eat(rest),
-        [name, rest @ ..] if name == "tell" => return events::tell(rest),
         _ => {}
     }
     let [name, threads] = words else {
