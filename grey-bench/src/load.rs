@@ -128,7 +128,8 @@ fn measure(load: Load) -> Result<f64> {
 }
 
 /// Seconds of processor time of this thread.
-fn used() -> f64 {
+#[must_use]
+pub fn used() -> f64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
