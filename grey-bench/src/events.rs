@@ -1,5 +1,6 @@
 //! How long after something happened its line is on the pipe, and how many events a second are told without loss.
 
+mod feed;
 mod listen;
 mod make;
 mod rate;
@@ -11,7 +12,6 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 pub use make::{eat, grow, squeeze};
-pub use rate::tell;
 
 use crate::cgroup::Cgroup;
 use crate::compare::Bench;

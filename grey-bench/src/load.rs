@@ -93,7 +93,6 @@ pub fn main(words: &[String]) -> Result<()> {
         [name, rest @ ..] if name == "grow" => return events::grow(rest),
         [name, rest @ ..] if name == "squeeze" => return events::squeeze(rest),
         [name, rest @ ..] if name == "eat" => return events::eat(rest),
-        [name, rest @ ..] if name == "tell" => return events::tell(rest),
         _ => {}
     }
     let [name, threads] = words else {
@@ -129,7 +128,8 @@ fn measure(load: Load) -> Result<f64> {
 }
 
 /// Seconds of processor time of this thread.
-fn used() -> f64 {
+#[must_use]
+pub fn used() -> f64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }

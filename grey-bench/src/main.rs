@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 mod actions;
 mod apps;
 mod beside;
+mod bpf;
 mod cgroup;
 mod compare;
 mod controller;
