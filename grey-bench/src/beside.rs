@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use aya_obj::btf::Btf;
 
 use crate::cgroup::Cgroup;
+use crate::child::ends_with_us;
 use crate::empty::{self, Empty};
 
 /// How long one may take to begin.
@@ -89,7 +90,9 @@ impl Sleeper {
     fn start(cgroup: &Cgroup) -> Result<Sleeper> {
         let mut command = Command::new("sleep");
         cgroup.hold(&mut command)?;
-        let child = command.arg("3600").stdin(Stdio::null()).spawn();
+        let child = ends_with_us(command.arg("3600"))
+            .stdin(Stdio::null())
+            .spawn();
         Ok(Sleeper(child.context("sleep")?))
     }
 }
@@ -202,7 +205,7 @@ impl Process {
     /// Started, with what it writes: stdout, and stderr's begin once it has ended.
     fn spawn(mut command: Command) -> Result<(Process, ChildStdout, JoinHandle<String>)> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
+        let mut child = ends_with_us(&mut command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -11,6 +11,7 @@ mod apps;
 mod beside;
 mod bpf;
 mod cgroup;
+mod child;
 mod compare;
 mod controller;
 mod detector;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::child::ends_with_us;
+
 /// How long one may take to begin, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -27,7 +29,7 @@ impl Server {
         mut ready: impl FnMut() -> bool,
     ) -> Result<Server> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = command
+        let child = ends_with_us(command)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
+use crate::child::ends_with_us;
 use crate::compare::Bench;
 
 /// How long it may take to begin.
@@ -54,7 +55,7 @@ impl Listener {
     /// # Errors
     /// It does not begin.
     pub fn start(bench: &Bench, more: &[&str], sign: &'static str) -> Result<Listener> {
-        let mut child = Command::new(&bench.grey_ebpf)
+        let mut child = ends_with_us(&mut Command::new(&bench.grey_ebpf))
             .args(["watch", "--json", "--interval", "1h"])
             .args(more)
             .stdin(Stdio::null())

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::feed::{BURST, Fed, Feed, STEP};
+use crate::child::ends_with_us;
 use crate::compare::Bench;
 use crate::load::used;
 use crate::start::cpu_seconds;
@@ -103,7 +104,7 @@ pub fn table(bench: &Bench) -> Result<String> {
 }
 
 fn at(bench: &Bench, asked: u32, ring: &str) -> Result<Told> {
-    let mut child = Command::new(&bench.grey_ebpf)
+    let mut child = ends_with_us(&mut Command::new(&bench.grey_ebpf))
         .args(["watch", "--json", "--interval", "1h", "--ring", ring])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
