@@ -25,10 +25,6 @@ const EVERY: u32 = 64;
 /// pages, and each fault is looked at as long as that lasts.
 const SMALL: u64 = 128;
 
-/// Between two reports of one process: by huge pages it may grow by the threshold every half a millisecond, and each
-/// report wakes the user side.
-const SPACING_NS: u64 = 2_000_000;
-
 /// Called by the fault programs, preemption off.
 #[inline(never)]
 pub fn on_fault(streak: *mut Streak) -> u32 {
@@ -197,10 +193,6 @@ fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64)
         }
         let grown = pages - (*entry).base_pages;
         if grown >= growth_pages() {
-            if (*entry).reported != 0 && now - (*entry).base_ns < SPACING_NS {
-                // The next report has this in it as well.
-                return marks((*entry).base_pages, pages);
-            }
             send(
                 RecordKind::ProcessGrowth,
                 tgid,
