@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::calls::{TOTALS, sum_of_rises};
-use super::scene::{Scene, rose_by, virtual_size};
+use super::scene::{Look, Scene, rose_by, virtual_size};
 use crate::harness::{Outcome, Workload, assert_within};
 
 pub(crate) fn what_a_process_did_stays_with_the_cgroup_it_was_in() -> Result<Outcome> {
@@ -54,33 +54,37 @@ pub(crate) fn what_a_process_did_stays_with_the_cgroup_it_was_in() -> Result<Out
     Ok(Outcome::Passed)
 }
 
+/// Faults in one cgroup, then in the other, by turns.
+const ROUNDS: u64 = 200;
+const MANY: u64 = 30;
+const FEW: u64 = 10;
+
+/// Whether each has the faults of its turns and of no other's.
+fn are_rounds(after: &Look, before: &Look) -> Result<()> {
+    let kind = "faults.user_write_total";
+    let in_a = after.a.rise(&before.a, kind)?;
+    let in_b = after.b.rise(&before.b, kind)?;
+    assert_within("faults in a", in_a, ROUNDS * MANY, 2.0)?;
+    assert_within("faults in b", in_b, ROUNDS * FEW, 4.0)
+}
+
 /// Moved after every few faults: a fault program that remembers whose the last fault was must not take one for the other.
 pub(crate) fn few_faults_between_moves_count_where_they_are_made() -> Result<Outcome> {
-    let (rounds, many, few) = (200, 30, 10);
-    let kind = "faults.user_write_total";
     let mut scene = Scene::new()?;
     let mut workload = Workload::start(&scene.a)?;
     let [a, b] = [&scene.a, &scene.b].map(|cgroup| cgroup.directory().join("cgroup.procs"));
     let before = scene.look()?;
     workload.step(&format!(
-        "hop {} {} {rounds} {many} {few}",
+        "hop {} {} {ROUNDS} {MANY} {FEW}",
         a.display(),
         b.display()
     ))?;
-    let after = scene.look()?;
-    let (in_a, in_b) = (
-        after.a.rise(&before.a, kind)?,
-        after.b.rise(&before.b, kind)?,
-    );
-    assert_within("faults in a", in_a, rounds * many, 2.0)?;
-    assert_within("faults in b", in_b, rounds * few, 4.0)?;
+    are_rounds(&scene.look()?, &before)?;
     Ok(Outcome::Passed)
 }
 
 /// Children that get the kernel stack of one that has just ended in another cgroup.
 pub(crate) fn children_on_the_stacks_of_others_count_for_their_own() -> Result<Outcome> {
-    let (rounds, many, few) = (200, 30, 10);
-    let kind = "faults.user_write_total";
     let mut scene = Scene::new()?;
     let mut workloads = [Workload::start(&scene.a)?, Workload::start(&scene.b)?];
     for workload in &mut workloads {
@@ -89,18 +93,12 @@ pub(crate) fn children_on_the_stacks_of_others_count_for_their_own() -> Result<O
         workload.step("lend 1")?;
     }
     let before = scene.look()?;
-    for _ in 0..rounds {
-        for (workload, pages) in workloads.iter_mut().zip([many, few]) {
+    for _ in 0..ROUNDS {
+        for (workload, pages) in workloads.iter_mut().zip([MANY, FEW]) {
             workload.step(&format!("lend {pages}"))?;
         }
     }
-    let after = scene.look()?;
-    let (in_a, in_b) = (
-        after.a.rise(&before.a, kind)?,
-        after.b.rise(&before.b, kind)?,
-    );
-    assert_within("faults in a", in_a, rounds * many, 2.0)?;
-    assert_within("faults in b", in_b, rounds * few, 4.0)?;
+    are_rounds(&scene.look()?, &before)?;
     Ok(Outcome::Passed)
 }
 
