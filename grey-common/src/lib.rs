@@ -8,7 +8,7 @@ use core::mem::{offset_of, size_of};
 pub mod stack;
 
 /// Version of these layouts. The kernel object carries it in a global; the loader refuses another one.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// `TASK_COMM_LEN` of the kernel (include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
@@ -175,8 +175,10 @@ pub struct ProcessGrowth {
     pub total_vm: u64,
     /// Slot of the cgroup that `charged_pages` went to.
     pub index: u32,
-    /// 1 after a growth event of this process.
-    pub reported: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Up to when this process has used up its growth events, `bpf_ktime_get_ns`; 0 before the first one.
+    pub due_ns: u64,
 }
 
 /// Growth account of one cgroup: net resident growth of its processes since the last report.
@@ -539,7 +541,7 @@ const _: () = {
     assert!(size_of::<ProcessRecord>() == 24 + 8 + COMM_LEN);
     assert!(size_of::<GrowthRecord>() == 24 + 4 * 8 + 8 + COMM_LEN);
     assert!(offset_of!(GrowthRecord, comm) == 64);
-    assert!(size_of::<ProcessGrowth>() == 48);
+    assert!(size_of::<ProcessGrowth>() == 56);
     assert!(size_of::<CgroupGrowth>() == 16);
     assert!(size_of::<LossCount>() == 16);
     assert!(size_of::<Slot>() == 16);

@@ -24,6 +24,11 @@ const EVERY: u32 = 64;
 /// Pages that come between two looks by small pages; the kernel's own counters move by so many at once. More is by huge
 /// pages, and each fault is looked at as long as that lasts.
 const SMALL: u64 = 128;
+/// A process that grows and shrinks all the time is told of so often in the long run, each time with all it has grown by: a
+/// report wakes the user side up, which slows down whoever runs on the same core.
+const EACH_NS: u64 = 20_000_000;
+/// So many may come at once before that.
+const AT_ONCE: u64 = 128;
 
 /// Called by the fault programs, preemption off.
 #[inline(never)]
@@ -84,7 +89,7 @@ pub fn after_populate(cgroup: u64, slot: u32) {
         return;
     }
     let resident = resident(mm);
-    let _ = account(current_tgid(), cgroup, slot, &resident);
+    account(current_tgid(), cgroup, slot, &resident);
 }
 
 /// True where the process has changed by more than small pages since this CPU looked last.
@@ -103,7 +108,7 @@ fn check(marks: *mut Marks, cgroup: u64, slot: u32, resident: Resident) -> bool 
         {
             return moved;
         }
-        let (low, high) = account(tgid, cgroup, slot, &resident);
+        let (low, high) = between(account(tgid, cgroup, slot, &resident), pages);
         (*marks).tgid = tgid;
         (*marks).slot = slot;
         (*marks).low = low;
@@ -155,10 +160,10 @@ fn current_resident() -> Option<Resident> {
     }
 }
 
-/// Moves the accounts of a process and its cgroup and sends what crossed the threshold. Returns the marks between
-/// which the process need not be looked at again.
+/// Moves the accounts of a process and its cgroup and sends what crossed the threshold. Returns the pages from which the
+/// growth of the process counts.
 #[inline(never)]
-fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64) {
+fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> u64 {
     let now = now_ns();
     let (pages, total_vm) = (resident.pages, resident.total_vm);
     let Some(entry) = PROCESS_GROWTH.get_ptr_mut(&tgid) else {
@@ -169,19 +174,28 @@ fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64)
             charged_pages: 0,
             total_vm,
             index: slot,
-            reported: 0,
+            reserved: 0,
+            due_ns: 0,
         };
         if PROCESS_GROWTH.insert(&tgid, &entry, 0).is_err() {
             count_loss(loss::PROCESS_TABLE, true);
         }
-        return marks(pages, pages);
+        return pages;
     };
     // SAFETY: a live map value. Two threads of one process may race here; the worst is one report too many, which
     // the user side drops.
     unsafe {
+        (*entry).total_vm = total_vm;
+        let told_of = (*entry).base_pages;
+        if (*entry).index == slot
+            && pages >= told_of + growth_pages()
+            && (*entry).due_ns > now + (AT_ONCE - 1) * EACH_NS
+        {
+            // The next report has this in it as well.
+            return told_of;
+        }
         let mut delta = pages as i64 - (*entry).seen_pages as i64;
         (*entry).seen_pages = pages;
-        (*entry).total_vm = total_vm;
         if (*entry).index != slot {
             // It moved: what it grew before stays with the old cgroup.
             (*entry).index = slot;
@@ -198,7 +212,8 @@ fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64)
                 tgid,
                 cgroup,
                 grown,
-                now - (*entry).base_ns,
+                now,
+                (*entry).base_ns,
                 resident,
             );
             // Told as the process's growth, so it leaves the cgroup's account.
@@ -206,20 +221,21 @@ fn account(tgid: u32, cgroup: u64, slot: u32, resident: &Resident) -> (u64, u64)
             (*entry).charged_pages = 0;
             (*entry).base_pages = pages;
             (*entry).base_ns = now;
-            (*entry).reported = 1;
+            let due = (*entry).due_ns;
+            (*entry).due_ns = if due > now { due } else { now } + EACH_NS;
         } else {
             // Never below nothing: what it frees beyond that is not the account's to get back when it ends.
             (*entry).charged_pages = at_least_zero((*entry).charged_pages + delta) as i64;
         }
         charge(tgid, cgroup, slot, delta, now, resident);
-        marks((*entry).base_pages, pages)
+        (*entry).base_pages
     }
 }
 
-/// A quarter more than it has grown makes the next look, up to `GROWTH_STEP`: many processes that each stay under the
-/// step would otherwise add up to nothing.
+/// The marks between which a process need not be looked at again. A quarter more than it has grown makes the next look, up
+/// to `GROWTH_STEP`: many processes that each stay under the step would otherwise add up to nothing.
 #[inline(always)]
-fn marks(base: u64, pages: u64) -> (u64, u64) {
+fn between(base: u64, pages: u64) -> (u64, u64) {
     const LEAST: u64 = 8;
     let step = growth_step();
     let low = if pages > step { pages - step } else { 0 };
@@ -262,7 +278,8 @@ fn charge(tgid: u32, cgroup: u64, slot: u32, delta: i64, now: u64, resident: &Re
                 tgid,
                 cgroup,
                 pages as u64,
-                now - (*account).since_ns,
+                now,
+                (*account).since_ns,
                 resident,
             );
             (*account).pages = 0;
@@ -285,14 +302,22 @@ pub fn forget(tgid: u32) -> bool {
                 (-(*entry).charged_pages) as u64,
             );
         }
-        (*entry).reported != 0
+        (*entry).due_ns != 0
     };
     let _ = PROCESS_GROWTH.remove(&tgid);
     reported
 }
 
 #[inline(always)]
-fn send(kind: RecordKind, tgid: u32, cgroup: u64, pages: u64, since_ns: u64, resident: &Resident) {
+fn send(
+    kind: RecordKind,
+    tgid: u32,
+    cgroup: u64,
+    pages: u64,
+    now: u64,
+    since: u64,
+    resident: &Resident,
+) {
     let room = GROWTH.reserve::<GrowthRecord>(0);
     count_record(kind, room.is_none());
     let Some(mut room) = room else { return };
@@ -301,11 +326,11 @@ fn send(kind: RecordKind, tgid: u32, cgroup: u64, pages: u64, since_ns: u64, res
         header: Header {
             kind: kind as u32,
             size: size_of::<GrowthRecord>() as u32,
-            ktime_ns: now_ns(),
+            ktime_ns: now,
             cgroup,
         },
         bytes: pages << shift,
-        since_ns,
+        since_ns: now - since,
         rss: resident.pages << shift,
         total_vm: resident.total_vm << shift,
         pid: tgid,

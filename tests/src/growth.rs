@@ -1,7 +1,7 @@
 //! Growth events as `watch --json` tells of them, without any tick: the same facts on this machine and in a VM.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -247,6 +247,29 @@ pub(crate) fn by_huge_pages_is_seen() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Faster than anything else grows: by the threshold every half a millisecond, each report on the heels of the other.
+pub(crate) fn by_huge_pages_is_told_in_full() -> Result<Outcome> {
+    const GROWN: u64 = 10 * THRESHOLD;
+    let (cgroup, mut workload) = grower()?;
+    // Memory that a guest touches for the first time comes slowly.
+    workload.step(&format!("huge {GROWN}"))?;
+    workload.step("unmap")?;
+    let observer = watch(&[], &[])?;
+    workload.step(&format!("huge {GROWN}"))?;
+    // What it took to come here is not yet told, and not more than a threshold.
+    let told = resident(workload.pid())?;
+    let events = all_growths(observer, &cgroup)?;
+    let mut sum = 0;
+    for event in &events {
+        sum += figure(event, "bytes")?;
+    }
+    ensure!(
+        (GROWN - THRESHOLD - 3 * SLACK..=told + SLACK).contains(&sum),
+        "{sum} bytes told of {GROWN}: {events:?}"
+    );
+    Ok(Outcome::Passed)
+}
+
 pub(crate) fn by_map_populate_is_seen() -> Result<Outcome> {
     // No fault tells of it: what grows is read at the end of the call.
     let mut observer = watch(&["--syscall-tracepoints", "on"], &[])?;
@@ -281,6 +304,29 @@ pub(crate) fn of_a_steady_process_is_none() -> Result<Outcome> {
     )?;
     let events = all_growths(observer, &cgroup)?;
     ensure!(events.len() == 1, "one event: {events:?}");
+    Ok(Outcome::Passed)
+}
+
+/// 2 MiB, again and again, and two reports each time if nobody kept count.
+pub(crate) fn of_a_process_that_comes_and_goes_is_told_at_a_bounded_rate() -> Result<Outcome> {
+    const ROUNDS: usize = 1000;
+    let observer = watch(&["--growth", "1M"], &[])?;
+    let (cgroup, mut workload) = grower()?;
+    let begun = Instant::now();
+    workload.step(&format!("churn-touch {ROUNDS} 512"))?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let events = all_growths(observer, &cgroup)?;
+    let most = 128.0 + 50.0 * seconds + 2.0;
+    ensure!(
+        events.len() >= 128,
+        "{} events, and 128 may come at once",
+        events.len()
+    );
+    ensure!(
+        (events.len() as f64) <= most,
+        "{} events in {seconds:.1} s",
+        events.len()
+    );
     Ok(Outcome::Passed)
 }
 

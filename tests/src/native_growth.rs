@@ -22,6 +22,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             growth::by_huge_pages_is_seen,
         ),
         Trial::new(
+            "native_growth_by_huge_pages_is_told_in_full",
+            growth::by_huge_pages_is_told_in_full,
+        ),
+        Trial::new(
+            "native_growth_of_a_process_that_comes_and_goes_is_told_at_a_bounded_rate",
+            growth::of_a_process_that_comes_and_goes_is_told_at_a_bounded_rate,
+        ),
+        Trial::new(
             "native_growth_by_map_populate_is_seen",
             growth::by_map_populate_is_seen,
         ),

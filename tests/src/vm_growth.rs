@@ -22,6 +22,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             growth::by_huge_pages_is_seen,
         ),
         Trial::new(
+            "vm_growth_by_huge_pages_is_told_in_full",
+            growth::by_huge_pages_is_told_in_full,
+        ),
+        Trial::new(
             "vm_growth_by_map_populate_is_seen",
             growth::by_map_populate_is_seen,
         ),

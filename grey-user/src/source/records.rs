@@ -10,8 +10,9 @@ use super::{Clock, Notice, Observer};
 
 /// Threads of one victim may each be marked; further marks of the process within this time are the same kill.
 const SAME_KILL_NS: u64 = 5_000_000_000;
-/// Two threads that cross a growth mark together report it twice, within a few microseconds.
-const SAME_GROWTH_US: u64 = 2_000;
+/// No process grows by a threshold in so short a time: a second report so soon is by another thread that crossed the mark
+/// together with the first.
+const SAME_GROWTH_NS: u64 = 50_000;
 
 /// Samples of one cgroup on notice of its memory.events are at least this far apart; the tick makes up for the rest.
 const NOTIFY_SPACING_US: i64 = 100_000;
@@ -163,12 +164,9 @@ impl Observer {
         out: &mut Vec<Notice>,
     ) {
         if scope == GrowthScope::Process {
-            let again = self.last_growth.insert(growth.pid, growth.ktime_ns);
+            let before = self.last_growth.insert(growth.pid, growth.ktime_ns);
             self.grown.insert(growth.pid, self.tick);
-            if again.is_some_and(|at| {
-                growth.ktime_ns < at + SAME_GROWTH_US * 1000
-                    && growth.since_ns < SAME_GROWTH_US * 1000
-            }) {
+            if before.is_some_and(|told_ns| is_told(growth.ktime_ns, growth.since_ns, told_ns)) {
                 return;
             }
         }
@@ -259,5 +257,46 @@ impl Observer {
     pub fn rings(&self) -> Option<[BorrowedFd<'_>; 2]> {
         let kernel = self.kernel.as_ref()?;
         Some([kernel.rare_fd.as_fd(), kernel.growth_fd.as_fd()])
+    }
+}
+
+/// Whether a process's report at `told_ns` had the growth of this one in it: it began before that, or just then.
+fn is_told(ktime_ns: u64, since_ns: u64, told_ns: u64) -> bool {
+    // The kernel side may have read the begin after the other thread had set it anew: then it lies ahead.
+    let began_ns = ktime_ns.wrapping_sub(since_ns);
+    began_ns < told_ns || ktime_ns < told_ns.saturating_add(SAME_GROWTH_NS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLD: u64 = 9_000_000_000;
+
+    fn is_told_of(from_ns: u64, to_ns: u64) -> bool {
+        is_told(to_ns, to_ns.wrapping_sub(from_ns), TOLD)
+    }
+
+    #[test]
+    fn a_second_thread_at_the_same_mark_tells_nothing_new() {
+        for (from, to) in [
+            (TOLD - 7_000_000, TOLD + 4_000),
+            (TOLD, TOLD + 4_000),
+            (TOLD, TOLD - 1_000),
+            (TOLD - 7_000_000, TOLD - 1_000),
+        ] {
+            assert!(is_told_of(from, to), "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn growth_from_the_last_report_on_is_new_however_fast() {
+        for (from, to) in [
+            (TOLD, TOLD + 500_000),
+            (TOLD + 100_000, TOLD + 600_000),
+            (TOLD, TOLD + 7_000_000_000),
+        ] {
+            assert!(!is_told_of(from, to), "{from} to {to}");
+        }
     }
 }
