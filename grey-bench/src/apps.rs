@@ -1,4 +1,5 @@
-//! Applications with and without `grey-ebpf daemon` beside them: the same work again and again, in pairs.
+//! Applications with and without `grey-ebpf daemon` beside them: the same work again and again, in pairs; and beside empty
+//! programs, which says what of it is eBPF's own.
 
 mod postgres;
 mod programs;
@@ -6,14 +7,13 @@ mod redis;
 mod server;
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::beside::Process;
+use crate::beside::{Around, Beside, daemon};
 use crate::cgroup::Cgroup;
 use crate::compare::{Bench, shown};
 use crate::pairs::{Rounds, order};
@@ -96,6 +96,16 @@ const ENTRIES: [Entry; 8] = [
     },
 ];
 
+/// Tracepoints with programs of the default probe set that an application comes by (docs/kernels.md); sched_process_exit has two.
+const HOOKS: [&str; 6] = [
+    "page_fault_user",
+    "page_fault_kernel",
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_process_exit",
+    "cgroup_attach_task",
+];
+
 /// Where an application lives: a cgroup, whose CPU time is measured, and a directory.
 struct Scene {
     cgroup: Cgroup,
@@ -152,14 +162,18 @@ fn on_path(program: &str) -> bool {
 /// No cgroup can be made, or `daemon` does not start.
 pub fn table(bench: &Bench) -> Result<String> {
     let state = Scratch::new("state")?;
-    let config = state.path().join("config.toml");
-    fs::write(&config, "")?;
+    let besides = [
+        Beside::Nothing,
+        Beside::Empty(&HOOKS),
+        Beside::Ours(daemon(state.path())?),
+    ];
+    let around = Around::new(&bench.grey_ebpf)?;
     let mut out = format!(
         "## Applications\n\n\
-         With and without `grey-ebpf daemon` as it comes, which observes; {} pairs, whose order alternates. CPU is user and system time \
-         of all processes of the application, client and server, by the cpu.stat of their cgroup. A ratio above 1 is more CPU an operation, \
-         and fewer operations a second.\n\n\
-         | application | one | CPU without, µs | CPU, ratio | time, ratio |\n|---|---|---|---|---|\n",
+         With and without `grey-ebpf daemon` as it comes, which observes, and beside empty programs on the tracepoints that an application \
+         comes by; {} rounds of the three, whose order changes. CPU is user and system time of all processes of the application, client \
+         and server, by the cpu.stat of their cgroup. A ratio above 1 is more CPU an operation, and fewer operations a second.\n\n\
+         | application | one | CPU without, µs | CPU, empty programs | CPU, daemon | time, daemon |\n|---|---|---|---|---|---|\n",
         bench.rounds
     );
     let mut left_out = String::new();
@@ -174,8 +188,8 @@ pub fn table(bench: &Bench) -> Result<String> {
             );
             continue;
         }
-        let measured = pairs(bench, &entry, &config, state.path());
-        match measured {
+        let row = measured(bench, &entry, &around, &besides);
+        match row {
             Ok(row) => out.push_str(&row),
             Err(error) => {
                 eprintln!("  {}: {error:#}", entry.name);
@@ -187,48 +201,43 @@ pub fn table(bench: &Bench) -> Result<String> {
 }
 
 /// One application's row.
-fn pairs(bench: &Bench, entry: &Entry, config: &Path, state: &Path) -> Result<String> {
+fn measured(
+    bench: &Bench,
+    entry: &Entry,
+    around: &Around<'_>,
+    besides: &[Beside; 3],
+) -> Result<String> {
+    const WITHOUT: usize = 0;
+    const EMPTY: usize = 1;
+    const DAEMON: usize = 2;
     let scene = Scene::new()?;
     let mut application = (entry.prepare)(&scene)?;
     application.burst().context("the first burst")?;
     let (mut cpu, mut time) = (Rounds::default(), Rounds::default());
     for round in 0..bench.rounds {
-        let (mut cpu_of, mut time_of) = ([0.0; 2], [0.0; 2]);
-        for at in order(round, 2) {
-            let daemon = (at == 1)
-                .then(|| daemon(bench, config, state))
-                .transpose()?;
+        let (mut cpu_of, mut time_of) = (vec![0.0; besides.len()], vec![0.0; besides.len()]);
+        for at in order(round, besides.len()) {
+            let running = besides[at].settled(around)?;
             let (before, begun) = (scene.cgroup.cpu_seconds()?, Instant::now());
             let operations = application.burst()?;
             time_of[at] = begun.elapsed().as_secs_f64() / operations;
             cpu_of[at] = (scene.cgroup.cpu_seconds()? - before) / operations;
-            drop(daemon);
+            drop(running);
         }
-        cpu.0.push(cpu_of.to_vec());
-        time.0.push(time_of.to_vec());
+        cpu.0.push(cpu_of);
+        time.0.push(time_of);
     }
     drop(application);
-    let without = cpu.of(0).context("no rounds")?.scaled(1e6);
+    let without = cpu.of(WITHOUT).context("no rounds")?.scaled(1e6);
     let digits = if without.median < 100.0 { 2 } else { 0 };
-    let ratio = |rounds: &Rounds| rounds.ratio(1, 0).context("no rounds");
+    let ratio = |rounds: &Rounds, of| rounds.ratio(of, WITHOUT).context("no rounds");
     Ok(format!(
-        "| {} | {} | {} | {} | {} |\n",
+        "| {} | {} | {} | {} | {} | {} |\n",
         entry.name,
         entry.operation,
         shown(without, digits),
-        shown(ratio(&cpu)?, 3),
-        shown(ratio(&time)?, 3)
+        shown(ratio(&cpu, EMPTY)?, 3),
+        shown(ratio(&cpu, DAEMON)?, 3),
+        shown(ratio(&time, DAEMON)?, 3)
     ))
-}
-
-/// Ready with its first line.
-fn daemon(bench: &Bench, config: &Path, state: &Path) -> Result<Process> {
-    let mut command = Command::new(&bench.grey_ebpf);
-    command
-        .arg("daemon")
-        .arg("--config")
-        .arg(config)
-        .arg("--state-dir")
-        .arg(state);
-    Process::start(command, "")
 }

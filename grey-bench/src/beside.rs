@@ -19,6 +19,8 @@ use crate::empty::{self, Empty};
 const START: Duration = Duration::from_secs(30);
 /// No more links for so long: all are attached.
 const SETTLED: Duration = Duration::from_millis(300);
+/// What starts has its start behind it after so long.
+const AT_REST: Duration = Duration::from_secs(1);
 /// Bytes of what one says to its stderr that are kept.
 const SAID: u64 = 400;
 
@@ -37,6 +39,27 @@ pub enum Beside {
     Bpftrace(&'static str),
     /// A command of another maker: its words, what it says when it counts, and the Debian package it is in.
     Other(&'static [&'static str], &'static str, &'static str),
+}
+
+/// The words of a `daemon` as it comes, which keeps what it knows in this directory.
+///
+/// # Errors
+/// The directory cannot be written to, or has no UTF-8 name.
+pub fn daemon(state: &Path) -> Result<Vec<String>> {
+    let config = state.join("config.toml");
+    fs::write(&config, "").with_context(|| config.display().to_string())?;
+    let text = |path: &Path| {
+        let text = path.to_str();
+        text.map(str::to_owned)
+            .with_context(|| format!("{}: not UTF-8", path.display()))
+    };
+    Ok(vec![
+        "daemon".to_owned(),
+        "--config".to_owned(),
+        text(&config)?,
+        "--state-dir".to_owned(),
+        text(state)?,
+    ])
 }
 
 /// Who is profiled.
@@ -114,6 +137,17 @@ impl Beside {
     pub fn watch(more: &[&str]) -> Beside {
         let words = ["watch", "--json"].iter().chain(more);
         Beside::Ours(words.map(|word| (*word).to_owned()).collect())
+    }
+
+    /// Begins it, and waits until it counts and does nothing else any more; as long with nothing, so that the load rests the
+    /// same time before each of its runs.
+    ///
+    /// # Errors
+    /// As [`Beside::start`].
+    pub fn settled(&self, around: &Around<'_>) -> Result<Running> {
+        let running = self.start(around)?;
+        std::thread::sleep(AT_REST);
+        Ok(running)
     }
 
     /// Begins it and waits until it counts.

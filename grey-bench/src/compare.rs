@@ -113,7 +113,7 @@ impl Bench {
         for round in 0..self.rounds {
             let mut figures = vec![0.0; there.len()];
             for at in order(round, there.len()) {
-                let running = there[at].beside.start(&around)?;
+                let running = there[at].beside.settled(&around)?;
                 figures[at] = self.once(&around, load, threads)?;
                 drop(running);
             }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::beside::Process;
+use crate::beside::{Process, daemon};
 use crate::cgroup::Cgroup;
 use crate::compare::Bench;
+use crate::scratch::Scratch;
 use crate::start::{cpu_seconds, resident};
 
 /// Between two ticks of all that is compared.
@@ -19,23 +20,29 @@ const TICK: Duration = Duration::from_secs(1);
 /// After the start.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Parts of the cgroups that do something, percent.
-const ACTIVE: [usize; 3] = [1, 10, 100];
+const ACTIVE: &[usize] = &[1, 10, 100];
 /// What an active cgroup does in a tick: pages that are touched and given back.
 const PAGES: usize = 16;
 
 /// How much is measured.
 struct Extent {
-    counts: &'static [usize],
+    /// Numbers of cgroups, and the parts of each that do something.
+    sizes: &'static [(usize, &'static [usize])],
     time: Duration,
 }
 
 const ON_MACHINE: Extent = Extent {
-    counts: &[10, 100, 1000, 10_000],
+    sizes: &[
+        (10, ACTIVE),
+        (100, ACTIVE),
+        (1000, ACTIVE),
+        (10_000, ACTIVE),
+    ],
     time: Duration::from_secs(30),
 };
-/// Processors may be emulated.
+/// Processors may be emulated: more than a hundred active ones of ten thousand is more than they can do.
 const IN_GUEST: Extent = Extent {
-    counts: &[10, 100, 1000],
+    sizes: &[(10, ACTIVE), (100, ACTIVE), (1000, ACTIVE), (10_000, &[1])],
     time: Duration::from_secs(15),
 };
 
@@ -75,16 +82,20 @@ fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
         Err("it wants memory.* files".to_owned())
     };
     let mut out = format!(
-        "## `watch --json` by number of cgroups\n\n\
+        "## `watch --json` and `daemon` by number of cgroups\n\n\
          An active one touches {PAGES} pages in each second. CPU is of one core, over {} s, once; \"reading all\" reads each cgroup's {what} once a second, \
-         as little as a collector can do; systemd-cgtop looks once a second too.\n\n\
-         | cgroups | active | CPU | resident, peak | reading all, CPU | times | systemd-cgtop, CPU | times |\n|---|---|---|---|---|---|---|---|\n",
+         as little as a collector can do; systemd-cgtop looks once a second too. \"times\" is against `watch`.\n\n\
+         | cgroups | active | CPU | resident, peak | `daemon`, CPU | resident, peak | reading all, CPU | times | systemd-cgtop, CPU | times |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
         extent.time.as_secs()
     );
     let mut made = 0;
-    for &count in extent.counts {
+    for &(count, parts) in extent.sizes {
         made = tree.grow(made, count)?;
-        let mut actives: Vec<usize> = ACTIVE.map(|part| (count * part).div_ceil(100)).to_vec();
+        let mut actives: Vec<usize> = parts
+            .iter()
+            .map(|part| (count * part).div_ceil(100))
+            .collect();
         actives.dedup();
         for active in actives {
             eprintln!("  {count} cgroups, {active} active");
@@ -102,7 +113,7 @@ fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
             match row(bench, &tree, cgtop.is_ok(), beside) {
                 Ok(row) => out.push_str(&format!("| {count} | {active} |{row}\n")),
                 Err(error) => out.push_str(&format!(
-                    "| {count} | {active} | not measured: {error:#} | | | | | |\n"
+                    "| {count} | {active} | not measured: {error:#} | | | | | | | |\n"
                 )),
             }
         }
@@ -137,12 +148,14 @@ fn row(
         watch.args(["watch", "--json"]);
         Ok(watch)
     })?;
-    let mut row = format!(
-        " {:.2} % | {:.1} MiB, {:.1} |",
-        taken.cpu * 100.0,
-        mib(taken.resident),
-        mib(taken.peak)
-    );
+    let mut row = shown(&taken);
+    let state = Scratch::new("state")?;
+    let words = daemon(state.path())?;
+    row.push_str(&shown(&beside(&|| {
+        let mut daemon = Command::new(&bench.grey_ebpf);
+        daemon.args(&words);
+        Ok(daemon)
+    })?));
     let mut other = |other: Taken| {
         let times = other.cpu / taken.cpu;
         row.push_str(&format!(" {:.2} % | {times:.1} |", other.cpu * 100.0));
@@ -162,6 +175,15 @@ fn row(
         row.push_str(" – | – |");
     }
     Ok(row)
+}
+
+fn shown(taken: &Taken) -> String {
+    format!(
+        " {:.2} % | {:.1} MiB, {:.1} |",
+        taken.cpu * 100.0,
+        mib(taken.resident),
+        mib(taken.peak)
+    )
 }
 
 fn mib(bytes: u64) -> f64 {

@@ -22,11 +22,12 @@ const FUNCCOUNT: Beside = Beside::Other(
     "bpfcc-tools",
 );
 
-fn on_faults() -> [Variant; 8] {
+fn on_faults() -> [Variant; 9] {
     [
         variant(NOTHING, Beside::Nothing),
         variant(EMPTY, Beside::Empty(&["page_fault_user"])),
         variant(OURS, Beside::watch(&[])),
+        variant("… `--growth 0`", Beside::watch(&["--growth", "0"])),
         variant(
             "`grey-ebpf profile` of another cgroup",
             Beside::Profile(Whom::Another),
