@@ -38,7 +38,7 @@ const ON_MACHINE: Extent = Extent {
         (1000, ACTIVE),
         (10_000, ACTIVE),
     ],
-    time: Duration::from_secs(30),
+    time: Duration::from_secs(20),
 };
 /// Processors may be emulated: more than a hundred active ones of ten thousand is more than they can do.
 const IN_GUEST: Extent = Extent {
