@@ -6,7 +6,7 @@ use crate::time::Timestamp;
 use crate::units::Figure;
 
 /// Counters at one instant.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Totals {
     pub(super) at: Timestamp,
     pub(super) psi_some_us: Figure,
@@ -52,6 +52,48 @@ impl Totals {
             majors: less(self.majors, then.majors),
             faults: less(self.faults, then.faults),
             cpu_us: less(self.cpu_us, then.cpu_us),
+        }
+    }
+}
+
+/// Where a count begins: the counters at an instant. Most cgroups count nothing for long, and are the same now as then.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    at: Timestamp,
+    /// The counters then, where those of now are others.
+    then: Option<Box<Totals>>,
+}
+
+impl Mark {
+    /// At what is counted now.
+    pub(super) fn new(at: Timestamp) -> Mark {
+        Mark { at, then: None }
+    }
+
+    /// Holds on to what was counted until now, where it becomes something else.
+    pub(super) fn hold(&mut self, before: &Totals, now: &Totals) {
+        let before = Totals {
+            at: now.at,
+            ..*before
+        };
+        if self.then.is_none() && before != *now {
+            self.then = Some(Box::new(before));
+        }
+    }
+
+    /// What was counted then, as far as it is known.
+    pub(super) fn totals(&self, now: &Totals) -> Totals {
+        let counters = self.then.as_deref().unwrap_or(now);
+        Totals {
+            at: self.at,
+            ..*counters
+        }
+    }
+
+    /// Its faults are not known any more.
+    pub(super) fn without_faults(&mut self) {
+        if let Some(then) = &mut self.then {
+            then.faults = Figure::default();
         }
     }
 }
