@@ -243,10 +243,10 @@ impl Detector {
         if let Some(parent) = node.parent
             && let Some(parent) = self.nodes[parent].as_deref_mut()
         {
-            parent.children.retain(|child| *child != index);
+            parent.take_children(|child| child == index);
         }
-        for child in node.children {
-            if let Some(child) = self.nodes[child].as_deref_mut() {
+        for child in node.children() {
+            if let Some(child) = self.nodes[*child].as_deref_mut() {
                 child.parent = None;
             }
         }
@@ -338,7 +338,7 @@ impl Detector {
         let siblings: Vec<usize> = match parent {
             Some(parent) => self.nodes[parent]
                 .as_ref()
-                .map_or_else(Vec::new, |parent| parent.children.clone()),
+                .map_or_else(Vec::new, |parent| parent.children().to_vec()),
             None => self.paths.places().collect(),
         };
         let mut below = Vec::new();
@@ -358,11 +358,11 @@ impl Detector {
         if let Some(parent) = parent
             && let Some(parent) = self.nodes[parent].as_deref_mut()
         {
-            parent.children.retain(|child| !below.contains(child));
-            parent.children.push(index);
+            parent.take_children(|child| below.contains(&child));
+            parent.add_children([index]);
         }
         if let Some(node) = self.nodes[index].as_deref_mut() {
-            node.children = below;
+            node.add_children(below);
         }
     }
 
@@ -391,11 +391,9 @@ impl Detector {
         let mut bench = self.bench.take().unwrap_or_default();
         let changes = {
             let Node {
-                anon,
-                others,
-                children,
-                ..
+                anon, others, rare, ..
             } = &mut *node;
+            let children = rare.as_deref().map_or(&[][..], |rare| &rare.children);
             let children = |since: i64, growth: f64| self.children(children, since, growth);
             let mut changes = Vec::new();
             let parts = std::iter::once(anon).chain(others.iter_mut());

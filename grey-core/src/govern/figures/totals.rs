@@ -102,3 +102,44 @@ impl Mark {
 pub(super) fn micros(us: i64) -> u64 {
     u64::try_from(us).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_totals() -> impl Strategy<Value = Totals> {
+        let figure = || prop_oneof![Just(None), (0..3_u64).prop_map(Some)].prop_map(Figure::from);
+        (0..9_i64, figure(), figure()).prop_map(|(at, refaults, faults)| Totals {
+            at: Timestamp(at),
+            refaults,
+            faults,
+            ..Totals::default()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// As if all of it were kept at each mark.
+        #[test]
+        fn a_mark_tells_what_was_counted_when_it_was_made(all in vec((any_totals(), any::<bool>()), 1..20)) {
+            let mut now = all[0].0;
+            let (mut mark, mut kept) = (Mark::new(now.at), now);
+            for (next, again) in all {
+                mark.hold(&now, &next);
+                now = next;
+                if again {
+                    (mark, kept) = (Mark::new(now.at), now);
+                }
+                if now.faults.get().is_none() {
+                    mark.without_faults();
+                    kept.faults = Figure::default();
+                }
+                prop_assert_eq!(mark.totals(&now), kept);
+            }
+        }
+    }
+}
