@@ -20,6 +20,14 @@ impl Figure {
         self.get().unwrap_or(0)
     }
 
+    /// The figure; where it is not known it is `first` from now on.
+    pub fn get_or_insert(&mut self, first: u64) -> u64 {
+        self.get().unwrap_or_else(|| {
+            *self = Some(first).into();
+            first
+        })
+    }
+
     /// As it is kept: zero where it is not known, else one more than it is.
     #[must_use]
     pub fn to_word(self) -> u64 {
@@ -49,6 +57,9 @@ mod tests {
             let kept = Figure::from(figure);
             assert_eq!(kept.get(), figure);
             assert_eq!(Figure::from_word(kept.to_word()), kept);
+            let mut first = kept;
+            assert_eq!(first.get_or_insert(7), figure.unwrap_or(7));
+            assert_eq!(first.get(), figure.or(Some(7)));
         }
         assert_eq!(size_of::<Figure>(), 8);
     }

@@ -36,7 +36,8 @@ pub(super) struct Recorder {
     dir: PathBuf,
     // Boxed: a map's node has eleven places, and they are not all taken.
     series: BTreeMap<String, Box<Series>>,
-    events: VecDeque<Event>,
+    // Boxed: a queue has up to twice as many places as entries.
+    events: VecDeque<Box<Event>>,
     last: Option<Timestamp>,
     back_us: i64,
 }
@@ -85,7 +86,7 @@ impl Recorder {
             Body::Process { .. } | Body::Health { .. } => return None,
             _ => {}
         }
-        self.events.push_back(event.clone());
+        self.events.push_back(Box::new(event.clone()));
         let back_us = self.back_us;
         let old = |at: Timestamp| at.0 + back_us < event.ts.0;
         while self.events.len() > MOST_EVENTS || self.events.front().is_some_and(|it| old(it.ts)) {
@@ -147,7 +148,7 @@ impl Recorder {
                 series.insert(path.clone(), Value::Array(rows));
             }
         }
-        let events: Vec<&Event> = self.events.iter().collect();
+        let events: Vec<&Event> = self.events.iter().map(Box::as_ref).collect();
         let mut document = json!({
             "schema": "grey-ebpf-incident/1",
             "ts": oom.ts,

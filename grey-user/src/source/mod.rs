@@ -82,7 +82,7 @@ struct Known {
     /// Counters of its slot when last read.
     counted: Sparse,
     /// pgmajfault at the first reading, if the cgroup is older than the probes.
-    major_base: Option<u64>,
+    major_base: Figure,
     /// pgmajfault at the last reading.
     major_seen: Figure,
     /// Something is counted again since its last sample: the next one is still without it, so that nobody takes the time
@@ -90,7 +90,7 @@ struct Known {
     gap: Option<Coverage>,
     minor_shown: u64,
     /// oom_kill of memory.events as far as it has been told of.
-    oom_kills: Option<u64>,
+    oom_kills: Figure,
     /// Figures of its own processes, and the same with its descendants'.
     own: ProcessSums,
     all: ProcessSums,

@@ -21,6 +21,16 @@ pub(crate) fn give_back() {
     }
 }
 
+/// Lets all threads take from one heap. glibc gives each thread its own, which keeps what it had when it was fullest; ours
+/// ask for memory too seldom to be in each other's way. Before the first thread.
+pub(crate) fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only sets how many heaps there may be.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Start and end of the mappings in the content of /proc/PID/smaps that are nothing but their file: not writable, and
 /// never written before they became so, as what the loader relocates is.
 fn unwritten(smaps: &str) -> impl Iterator<Item = (usize, usize)> {
