@@ -240,14 +240,14 @@ impl Detector {
         };
         out.extend(node.close(at.0, why));
         self.free.push(index);
-        if let Some(parent) = node.parent
+        if let Some(parent) = node.parent()
             && let Some(parent) = self.nodes[parent].as_deref_mut()
         {
             parent.take_children(|child| child == index);
         }
         for child in node.children() {
             if let Some(child) = self.nodes[*child].as_deref_mut() {
-                child.parent = None;
+                child.set_parent(None);
             }
         }
     }
@@ -328,7 +328,7 @@ impl Detector {
     fn link(&mut self, index: usize, path: &str) {
         let parent = self.nearest_above(path);
         if let Some(node) = self.nodes[index].as_deref_mut() {
-            node.parent = parent;
+            node.set_parent(parent);
         }
         let prefix = if path == "/" {
             "/".to_owned()
@@ -347,11 +347,11 @@ impl Detector {
                 continue;
             }
             if let Some(node) = self.nodes[other].as_deref_mut()
-                && node.parent == parent
+                && node.parent() == parent
                 && matches!(node.kind, Kind::Cgroup)
                 && node.cgroup.path().starts_with(&prefix)
             {
-                node.parent = Some(index);
+                node.set_parent(Some(index));
                 below.push(other);
             }
         }
@@ -446,13 +446,13 @@ impl Detector {
         if let Kind::Cgroup = node.kind {
             consider(node, None);
         }
-        let mut above = node.parent;
+        let mut above = node.parent();
         while let Some(index) = above {
             let Some(parent) = self.nodes[index].as_deref() else {
                 break;
             };
             consider(parent, Some(index));
-            above = parent.parent;
+            above = parent.parent();
         }
         nearest
     }

@@ -18,6 +18,8 @@ const WORTH: f64 = 4.0 * MIB;
 const VAST: f64 = 64.0 * GIB;
 /// A reservation is told when it has lain untouched for this long, and taken for settled after the second time.
 const UNTOUCHED_US: (i64, i64) = (10_000_000, 60_000_000);
+/// A clock that was set goes on by what lay between the last samples, and by no more than this, µs.
+const LONGEST_STEP: u32 = 60_000_000;
 /// Processes remembered as growers.
 const GROWERS: usize = 4;
 
@@ -133,7 +135,7 @@ impl Rare {
 pub(super) struct Node {
     pub(super) cgroup: Packed,
     pub(super) kind: Kind,
-    pub(super) parent: Option<usize>,
+    parent: Option<u32>,
     pub(super) anon: Series,
     pub(super) others: Vec<Series>,
     /// Kinds of memory, as bits, that were too small for a series at first.
@@ -141,6 +143,8 @@ pub(super) struct Node {
     started: bool,
     /// Whether its address space is known.
     sized: bool,
+    /// Between its last samples, µs.
+    step: u32,
     max: Limit,
     /// Bytes that count against the limit and that reclaim without swap does not give back.
     held: f64,
@@ -153,7 +157,6 @@ pub(super) struct Node {
     pub(super) shift: i64,
     /// Time of the last sample as it was given, µs.
     pub(super) heard: i64,
-    step: i64,
 }
 
 impl Node {
@@ -167,6 +170,7 @@ impl Node {
             small: 0,
             started: false,
             sized: false,
+            step: 1_000_000,
             max: Limit::Unknown,
             held: 0.0,
             virt: Figure::default(),
@@ -174,7 +178,6 @@ impl Node {
             rare: None,
             shift: 0,
             heard: at,
-            step: 1_000_000,
         }
     }
 
@@ -183,10 +186,9 @@ impl Node {
     }
 
     pub(super) fn process(cgroup: &Cgroup, subject: Subject, parent: usize, at: i64) -> Node {
-        Node {
-            parent: Some(parent),
-            ..Node::new(cgroup, Kind::Process(Box::new(subject)), at)
-        }
+        let mut node = Node::new(cgroup, Kind::Process(Box::new(subject)), at);
+        node.set_parent(Some(parent));
+        node
     }
 
     pub(super) fn subject(&self) -> Option<&Subject> {
@@ -218,11 +220,12 @@ impl Node {
         let shifted = at.saturating_add(self.shift);
         let passed = shifted.saturating_sub(last);
         if !(-BACK_US..=FORWARD_US).contains(&passed) {
-            self.shift = last.saturating_add(self.step).saturating_sub(at);
-            return last.saturating_add(self.step);
+            let next = last.saturating_add(self.step.into());
+            self.shift = next.saturating_sub(at);
+            return next;
         }
         if passed > 0 {
-            self.step = passed.min(60_000_000);
+            self.step = u32::try_from(passed).map_or(LONGEST_STEP, |us| us.min(LONGEST_STEP));
         }
         shifted
     }
@@ -239,6 +242,16 @@ impl Node {
         self.parent = parent;
         self.add_children(children);
         self.shift = shift;
+    }
+
+    /// The place of the node above.
+    pub(super) fn parent(&self) -> Option<usize> {
+        self.parent.map(|place| place as usize)
+    }
+
+    pub(super) fn set_parent(&mut self, place: Option<usize>) {
+        // There are far less nodes than that.
+        self.parent = place.and_then(|place| u32::try_from(place).ok());
     }
 
     pub(super) fn children(&self) -> &[usize] {

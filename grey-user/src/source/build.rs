@@ -36,7 +36,7 @@ impl Observer {
             return;
         }
         let totals = self.tree.totals(id).copied().unwrap_or_default();
-        let coverage = known.gap.take().unwrap_or(self.coverage);
+        let coverage = known.gap.take().map_or(self.coverage, |gap| *gap);
         let probed = self.kernel.is_some();
         let cpu = match &mut known.files {
             Some(files) if self.options.cpu => files.read_cpu(&mut self.buf),

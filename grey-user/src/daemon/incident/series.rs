@@ -128,35 +128,47 @@ fn unzigzag(number: u64) -> i64 {
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     first: Point,
+    // Boxed: of most cgroups there is one point.
+    rest: Option<Box<Rest>>,
+}
+
+/// The points after the first.
+#[derive(Clone, Debug)]
+struct Rest {
     last: Point,
-    /// Those after the first.
-    rest: VecDeque<u8>,
+    bytes: VecDeque<u8>,
 }
 
 impl Series {
     pub(super) fn new(point: Point) -> Series {
         Series {
             first: point,
-            last: point,
-            rest: VecDeque::new(),
+            rest: None,
         }
     }
 
     pub(super) fn push(&mut self, point: Point) {
-        if self.rest.capacity() - self.rest.len() < MOST_A_POINT {
+        let rest = self.rest.get_or_insert_with(|| {
+            Box::new(Rest {
+                last: self.first,
+                bytes: VecDeque::new(),
+            })
+        });
+        if rest.bytes.capacity() - rest.bytes.len() < MOST_A_POINT {
             // Not twice as many each time: a full series would have room for as much again.
-            self.rest.reserve_exact(MORE_ROOM);
+            rest.bytes.reserve_exact(MORE_ROOM);
         }
-        point.write(&self.last, &mut self.rest);
-        self.last = point;
+        point.write(&rest.last, &mut rest.bytes);
+        rest.last = point;
     }
 
     pub(super) fn last(&self) -> &Point {
-        &self.last
+        self.rest.as_ref().map_or(&self.first, |rest| &rest.last)
     }
 
     pub(super) fn points(&self) -> impl Iterator<Item = Point> + '_ {
-        let mut bytes = self.rest.iter().copied();
+        let bytes = self.rest.iter().flat_map(|rest| &rest.bytes);
+        let mut bytes = bytes.copied();
         std::iter::successors(Some(self.first), move |before| {
             Point::read(before, &mut bytes)
         })
@@ -164,21 +176,24 @@ impl Series {
 
     /// Drops what was before `since`, but for the last point of it, which tells where the rest began.
     pub(super) fn forget(&mut self, since: i64) {
-        loop {
-            let mut bytes = self.rest.iter().copied();
+        while let Some(rest) = &mut self.rest {
+            let mut bytes = rest.bytes.iter().copied();
             match Point::read(&self.first, &mut bytes) {
                 Some(second) if second.at.0 < since => {
-                    let read = self.rest.len() - bytes.len();
-                    self.rest.drain(..read);
+                    let read = rest.bytes.len() - bytes.len();
+                    rest.bytes.drain(..read);
                     self.first = second;
                 }
-                _ => return,
+                Some(_) => return,
+                None => self.rest = None,
             }
         }
     }
 
     pub(super) fn shrink_to_fit(&mut self) {
-        self.rest.shrink_to_fit();
+        if let Some(rest) = &mut self.rest {
+            rest.bytes.shrink_to_fit();
+        }
     }
 }
 
