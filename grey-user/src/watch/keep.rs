@@ -69,7 +69,7 @@ impl Keeper {
     pub(crate) fn tick(&mut self, observer: &Observer) -> Option<String> {
         if self.writing && !self.file.is_writing() {
             self.writing = false;
-            resident::give_back_code();
+            resident::give_back();
         }
         let due = match observer.verdicts() == self.verdicts {
             true => EVERY,

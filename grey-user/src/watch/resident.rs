@@ -1,35 +1,28 @@
 //! Gives back what this process holds and does not need: free heap, and pages of programs and libraries that were only
 //! read.
 
+use std::sync::OnceLock;
+
 use rustix::mm::Advice;
+
+/// Mappings of files that are there as long as the process.
+static STAYS: OnceLock<Vec<(usize, usize)>> = OnceLock::new();
 
 /// Reading the kernel's BTF takes tens of megabytes for a moment; glibc would keep them. Most of the program's code has run
 /// for the only time, too: arguments, BTF, loading. What is needed again comes back by a minor fault.
 pub(crate) fn give_back() {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    drop_pages(unwritten(&smaps, &["r--p", "r-xp"]));
-    trim_heap();
-}
-
-/// The same while other threads may map files and unmap them again, which are not to be mistaken for what comes in their
-/// place: of mappings only code, which nobody but the loader maps.
-pub(crate) fn give_back_code() {
-    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    drop_pages(unwritten(&smaps, &["r-xp"]));
-    trim_heap();
-}
-
-fn drop_pages(mappings: impl Iterator<Item = (usize, usize)>) {
-    for (start, end) in mappings {
+    let found: Vec<(usize, usize)> = unwritten(&smaps).collect();
+    // What is there at the first time, before there is another thread, stays: the program and its libraries. What a thread
+    // maps later it may unmap at any time, and have memory of its own in its place.
+    let stays = STAYS.get_or_init(|| found.clone());
+    for (start, end) in found.into_iter().filter(|range| stays.contains(range)) {
         let length = end - start;
         let start = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: a private mapping of a file that cannot be written and has no page of its own reads the same from the
+        // SAFETY: a private mapping of a file that stays, cannot be written and has no page of its own reads the same from the
         // file, so that dropping its pages changes nothing.
         let _ = unsafe { rustix::mm::madvise(start, length, Advice::LinuxDontNeed) };
     }
-}
-
-fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: only gives free heap pages back to the kernel.
     unsafe {
@@ -47,9 +40,9 @@ pub(crate) fn share_heap() {
     }
 }
 
-/// Start and end of the mappings in the content of /proc/PID/smaps that are nothing but their file: of these modes, none of
-/// which is writable, and never written before they became so, as what the loader relocates is.
-fn unwritten(smaps: &str, modes: &[&str]) -> impl Iterator<Item = (usize, usize)> {
+/// Start and end of the mappings in the content of /proc/PID/smaps that are nothing but their file: not writable, and
+/// never written before they became so, as what the loader relocates is.
+fn unwritten(smaps: &str) -> impl Iterator<Item = (usize, usize)> {
     let mut mapping = None;
     let mut zeros = 0;
     smaps.lines().filter_map(move |line| {
@@ -58,7 +51,7 @@ fn unwritten(smaps: &str, modes: &[&str]) -> impl Iterator<Item = (usize, usize)
             ("Anonymous:" | "Swap:", "0") => zeros += 1,
             // The last line of a mapping.
             ("VmFlags:", _) => return mapping.take().filter(|_| zeros == 2),
-            (range, mode) if modes.contains(&mode) && !range.ends_with(':') => {
+            (range, "r--p" | "r-xp") if !range.ends_with(':') => {
                 zeros = 0;
                 let is_file = words.nth(3).is_some_and(|path| path.starts_with('/'));
                 mapping = range_of(range).filter(|_| is_file);
@@ -80,8 +73,6 @@ fn range_of(range: &str) -> Option<(usize, usize)> {
 mod tests {
     use super::unwritten;
 
-    const ALL: &[&str] = &["r--p", "r-xp"];
-
     /// A mapping as smaps shows it.
     fn mapping(head: &str, anonymous: u32, swap: u32) -> String {
         format!(
@@ -100,7 +91,7 @@ mod tests {
             "55d0a000-55d0b000 r-xp 00001000 fe:00 131 /usr/lib/libc.so.6",
             "55d0a000-55d0b000 r-xp 00001000 fe:00 131 /usr/bin/grey-ebpf (deleted)",
         ] {
-            let found: Vec<_> = unwritten(&mapping(head, 0, 0), ALL).collect();
+            let found: Vec<_> = unwritten(&mapping(head, 0, 0)).collect();
             assert_eq!(found, [FOUND], "{head}");
         }
     }
@@ -139,7 +130,7 @@ mod tests {
             ),
             ("", 0, 0),
         ] {
-            let found = unwritten(&mapping(head, anonymous, swap), ALL).count();
+            let found = unwritten(&mapping(head, anonymous, swap)).count();
             assert_eq!(found, 0, "{head}");
         }
     }
@@ -149,19 +140,11 @@ mod tests {
         let relocated = "55d0c000-55d0d000 r--p 00002000 fe:00 131 /usr/bin/grey-ebpf";
         let heap = "55d0e000-55d0f000 rw-p 00000000 00:00 0 [heap]";
         let smaps = mapping(relocated, 4, 0) + &mapping(CODE, 0, 0) + &mapping(heap, 0, 0);
-        assert_eq!(unwritten(&smaps, ALL).collect::<Vec<_>>(), [FOUND]);
+        assert_eq!(unwritten(&smaps).collect::<Vec<_>>(), [FOUND]);
         // A kernel that does not say is not asked to drop anything.
         assert_eq!(
-            unwritten(&format!("{CODE}\nSize: 4 kB\nVmFlags: rd\n"), ALL).count(),
+            unwritten(&format!("{CODE}\nSize: 4 kB\nVmFlags: rd\n")).count(),
             0
         );
-    }
-
-    #[test]
-    fn code_is_told_from_what_is_only_read() {
-        let read = "55d0c000-55d0d000 r--p 00000000 fe:00 131 /usr/bin/grey-ebpf";
-        let smaps = mapping(read, 0, 0) + &mapping(CODE, 0, 0) + &mapping(read, 0, 0);
-        assert_eq!(unwritten(&smaps, ALL).count(), 3);
-        assert_eq!(unwritten(&smaps, &["r-xp"]).collect::<Vec<_>>(), [FOUND]);
     }
 }
