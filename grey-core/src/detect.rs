@@ -240,14 +240,14 @@ impl Detector {
         };
         out.extend(node.close(at.0, why));
         self.free.push(index);
-        if let Some(parent) = node.parent
+        if let Some(parent) = node.parent()
             && let Some(parent) = self.nodes[parent].as_deref_mut()
         {
-            parent.children.retain(|child| *child != index);
+            parent.take_children(|child| child == index);
         }
-        for child in node.children {
-            if let Some(child) = self.nodes[child].as_deref_mut() {
-                child.parent = None;
+        for child in node.children() {
+            if let Some(child) = self.nodes[*child].as_deref_mut() {
+                child.set_parent(None);
             }
         }
     }
@@ -328,7 +328,7 @@ impl Detector {
     fn link(&mut self, index: usize, path: &str) {
         let parent = self.nearest_above(path);
         if let Some(node) = self.nodes[index].as_deref_mut() {
-            node.parent = parent;
+            node.set_parent(parent);
         }
         let prefix = if path == "/" {
             "/".to_owned()
@@ -338,7 +338,7 @@ impl Detector {
         let siblings: Vec<usize> = match parent {
             Some(parent) => self.nodes[parent]
                 .as_ref()
-                .map_or_else(Vec::new, |parent| parent.children.clone()),
+                .map_or_else(Vec::new, |parent| parent.children().to_vec()),
             None => self.paths.places().collect(),
         };
         let mut below = Vec::new();
@@ -347,22 +347,22 @@ impl Detector {
                 continue;
             }
             if let Some(node) = self.nodes[other].as_deref_mut()
-                && node.parent == parent
+                && node.parent() == parent
                 && matches!(node.kind, Kind::Cgroup)
                 && node.cgroup.path().starts_with(&prefix)
             {
-                node.parent = Some(index);
+                node.set_parent(Some(index));
                 below.push(other);
             }
         }
         if let Some(parent) = parent
             && let Some(parent) = self.nodes[parent].as_deref_mut()
         {
-            parent.children.retain(|child| !below.contains(child));
-            parent.children.push(index);
+            parent.take_children(|child| below.contains(&child));
+            parent.add_children([index]);
         }
         if let Some(node) = self.nodes[index].as_deref_mut() {
-            node.children = below;
+            node.add_children(below);
         }
     }
 
@@ -391,11 +391,9 @@ impl Detector {
         let mut bench = self.bench.take().unwrap_or_default();
         let changes = {
             let Node {
-                anon,
-                others,
-                children,
-                ..
+                anon, others, rare, ..
             } = &mut *node;
+            let children = rare.as_deref().map_or(&[][..], |rare| &rare.children);
             let children = |since: i64, growth: f64| self.children(children, since, growth);
             let mut changes = Vec::new();
             let parts = std::iter::once(anon).chain(others.iter_mut());
@@ -448,13 +446,13 @@ impl Detector {
         if let Kind::Cgroup = node.kind {
             consider(node, None);
         }
-        let mut above = node.parent;
+        let mut above = node.parent();
         while let Some(index) = above {
             let Some(parent) = self.nodes[index].as_deref() else {
                 break;
             };
             consider(parent, Some(index));
-            above = parent.parent;
+            above = parent.parent();
         }
         nearest
     }

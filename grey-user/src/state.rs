@@ -81,6 +81,14 @@ impl StateFile {
         self.lock.is_some()
     }
 
+    /// Whether a write that [`StateFile::save_soon`] began is under way.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.writing
+            .as_ref()
+            .is_some_and(|writing| !writing.is_finished())
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -117,12 +125,7 @@ impl StateFile {
     /// # Errors
     /// Those of the write before.
     pub fn save_soon<T: Serialize + Send + 'static>(&mut self, state: T) -> io::Result<()> {
-        if self.lock.is_none()
-            || self
-                .writing
-                .as_ref()
-                .is_some_and(|writing| !writing.is_finished())
-        {
+        if self.lock.is_none() || self.is_writing() {
             return Ok(());
         }
         let before = self.wait();

@@ -18,6 +18,8 @@ const WORTH: f64 = 4.0 * MIB;
 const VAST: f64 = 64.0 * GIB;
 /// A reservation is told when it has lain untouched for this long, and taken for settled after the second time.
 const UNTOUCHED_US: (i64, i64) = (10_000_000, 60_000_000);
+/// A clock that was set goes on by what lay between the last samples, and by no more than this, µs.
+const LONGEST_STEP: u32 = 60_000_000;
 /// Processes remembered as growers.
 const GROWERS: usize = 4;
 
@@ -101,11 +103,8 @@ pub(super) struct Room {
 /// Address space that was mapped and not touched.
 #[derive(Clone, Debug, Default)]
 struct Reserved {
-    known: bool,
     base: f64,
     resident: f64,
-    // Boxed: few cgroups have such a rise.
-    rise: Option<Box<Rise>>,
 }
 
 /// A rise of the address space above what was touched.
@@ -116,13 +115,19 @@ struct Rise {
     due: Option<(State, f64)>,
 }
 
-impl Reserved {
-    fn rise(&mut self) -> &mut Rise {
-        self.rise.get_or_insert_default()
-    }
+/// What few of thousands of cgroups have.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    pub(super) children: Vec<usize>,
+    growers: Vec<(Grower, i64)>,
+    rise: Rise,
+    /// Of the machine.
+    available: Figure,
+}
 
-    fn is_due(&self) -> bool {
-        self.rise.as_ref().is_some_and(|rise| rise.due.is_some())
+impl Rare {
+    fn is_due(rare: Option<&Rare>) -> bool {
+        rare.is_some_and(|rare| rare.rise.due.is_some())
     }
 }
 
@@ -130,26 +135,28 @@ impl Reserved {
 pub(super) struct Node {
     pub(super) cgroup: Packed,
     pub(super) kind: Kind,
-    pub(super) parent: Option<usize>,
-    pub(super) children: Vec<usize>,
+    parent: Option<u32>,
     pub(super) anon: Series,
     pub(super) others: Vec<Series>,
     /// Kinds of memory, as bits, that were too small for a series at first.
     small: u8,
     started: bool,
+    /// Whether its address space is known.
+    sized: bool,
+    /// Between its last samples, µs.
+    step: u32,
     max: Limit,
-    available: Figure,
     /// Bytes that count against the limit and that reclaim without swap does not give back.
     held: f64,
     /// Virtual size, bytes.
     virt: Figure,
     reserved: Reserved,
-    growers: Vec<(Grower, i64)>,
+    // Boxed: there are thousands of nodes.
+    pub(super) rare: Option<Box<Rare>>,
     /// Added to the samples' time, for clocks that were set.
     pub(super) shift: i64,
     /// Time of the last sample as it was given, µs.
     pub(super) heard: i64,
-    step: i64,
 }
 
 impl Node {
@@ -158,20 +165,19 @@ impl Node {
             cgroup: cgroup.into(),
             kind,
             parent: None,
-            children: Vec::new(),
             anon: Series::new(Memory::Anon, at, 0.0),
             others: Vec::new(),
             small: 0,
             started: false,
+            sized: false,
+            step: 1_000_000,
             max: Limit::Unknown,
-            available: Figure::default(),
             held: 0.0,
             virt: Figure::default(),
             reserved: Reserved::default(),
-            growers: Vec::new(),
+            rare: None,
             shift: 0,
             heard: at,
-            step: 1_000_000,
         }
     }
 
@@ -180,10 +186,9 @@ impl Node {
     }
 
     pub(super) fn process(cgroup: &Cgroup, subject: Subject, parent: usize, at: i64) -> Node {
-        Node {
-            parent: Some(parent),
-            ..Node::new(cgroup, Kind::Process(Box::new(subject)), at)
-        }
+        let mut node = Node::new(cgroup, Kind::Process(Box::new(subject)), at);
+        node.set_parent(Some(parent));
+        node
     }
 
     pub(super) fn subject(&self) -> Option<&Subject> {
@@ -215,27 +220,61 @@ impl Node {
         let shifted = at.saturating_add(self.shift);
         let passed = shifted.saturating_sub(last);
         if !(-BACK_US..=FORWARD_US).contains(&passed) {
-            self.shift = last.saturating_add(self.step).saturating_sub(at);
-            return last.saturating_add(self.step);
+            let next = last.saturating_add(self.step.into());
+            self.shift = next.saturating_sub(at);
+            return next;
         }
         if passed > 0 {
-            self.step = passed.min(60_000_000);
+            self.step = u32::try_from(passed).map_or(LONGEST_STEP, |us| us.min(LONGEST_STEP));
         }
         shifted
     }
 
     /// Starts anew: another cgroup or program is here now.
     pub(super) fn renew(&mut self, cgroup: &Cgroup, now: i64) {
-        let (kind, parent, children) = (
-            self.kind.clone(),
-            self.parent,
-            std::mem::take(&mut self.children),
-        );
+        let (kind, parent) = (self.kind.clone(), self.parent);
+        let children = self
+            .rare
+            .as_deref_mut()
+            .map_or_else(Vec::new, |rare| std::mem::take(&mut rare.children));
         let shift = self.shift;
         *self = Node::new(cgroup, kind, now);
         self.parent = parent;
-        self.children = children;
+        self.add_children(children);
         self.shift = shift;
+    }
+
+    /// The place of the node above.
+    pub(super) fn parent(&self) -> Option<usize> {
+        self.parent.map(|place| place as usize)
+    }
+
+    pub(super) fn set_parent(&mut self, place: Option<usize>) {
+        // There are far less nodes than that.
+        self.parent = place.and_then(|place| u32::try_from(place).ok());
+    }
+
+    pub(super) fn children(&self) -> &[usize] {
+        self.rare.as_deref().map_or(&[], |rare| &rare.children)
+    }
+
+    pub(super) fn growers(&self) -> &[(Grower, i64)] {
+        self.rare.as_deref().map_or(&[], |rare| &rare.growers)
+    }
+
+    pub(super) fn add_children(&mut self, children: impl IntoIterator<Item = usize>) {
+        let mut children = children.into_iter().peekable();
+        if children.peek().is_some() {
+            let rare = self.rare.get_or_insert_default();
+            rare.children.extend(children);
+        }
+    }
+
+    /// Takes out those children that are not its own any more.
+    pub(super) fn take_children(&mut self, gone: impl Fn(usize) -> bool) {
+        if let Some(rare) = &mut self.rare {
+            rare.children.retain(|child| !gone(*child));
+        }
     }
 
     /// Whether the process goes by another name now.
@@ -331,20 +370,21 @@ impl Node {
         if point.max != Limit::Unknown {
             self.max = point.max;
         }
-        self.available = point.available.or(self.available.get()).into();
+        if point.available.is_some() {
+            self.rare.get_or_insert_default().available = point.available.into();
+        }
     }
 
     fn reserve(&mut self, now: i64, virt: f64, resident: f64) -> bool {
         self.virt = Some(virt as u64).into();
-        let reserved = &mut self.reserved;
-        if !reserved.known {
-            reserved.known = true;
+        let (reserved, rare) = (&mut self.reserved, &mut self.rare);
+        if !std::mem::replace(&mut self.sized, true) {
             reserved.base = virt;
             reserved.resident = resident;
             if virt >= VAST && virt >= 20.0 * resident.max(MIB) {
-                reserved.rise().due = Some((State::Normal, virt));
+                rare.get_or_insert_default().rise.due = Some((State::Normal, virt));
             }
-            return reserved.is_due();
+            return Rare::is_due(rare.as_deref());
         }
         if virt < reserved.base {
             reserved.base = virt;
@@ -352,7 +392,7 @@ impl Node {
         }
         let height = virt - reserved.base;
         let touched = resident - reserved.resident;
-        if let Some(rise) = &mut reserved.rise
+        if let Some(Rare { rise, .. }) = rare.as_deref_mut()
             && let Some((at, bytes)) = rise.told
             && now - at >= UNTOUCHED_US.1
         {
@@ -360,17 +400,17 @@ impl Node {
             rise.due = Some((State::Normal, bytes));
         }
         if height < GIB.max(2.0 * resident) || touched > 0.1 * height {
-            if let Some(rise) = &mut reserved.rise {
-                rise.since = None;
+            if let Some(rare) = rare {
+                rare.rise.since = None;
             }
             if touched > 0.5 * height {
                 // The address space grows with what is in it.
                 reserved.base = virt;
                 reserved.resident = resident;
             }
-            return reserved.is_due();
+            return Rare::is_due(rare.as_deref());
         }
-        let rise = reserved.rise();
+        let rise = &mut rare.get_or_insert_default().rise;
         let since = *rise.since.get_or_insert(now);
         if now - since >= UNTOUCHED_US.0 {
             rise.due = Some((State::Growing, height));
@@ -379,7 +419,7 @@ impl Node {
             reserved.base = virt;
             reserved.resident = resident;
         }
-        reserved.is_due()
+        rise.due.is_some()
     }
 
     /// Room below this node's own limit.
@@ -390,7 +430,7 @@ impl Node {
             let room = limit as f64 - self.held;
             return (room > 0.0).then_some(Room { room, limit });
         }
-        let available = self.available.get()?;
+        let available = self.rare.as_deref()?.available.get()?;
         Some(Room {
             room: available as f64,
             limit: (available as f64 + self.held) as u64,
@@ -402,8 +442,8 @@ impl Node {
         if growth.scope != GrowthScope::Process {
             return;
         }
-        if let Some((grower, last)) = self
-            .growers
+        let growers = &mut self.rare.get_or_insert_default().growers;
+        if let Some((grower, last)) = growers
             .iter_mut()
             .find(|(grower, _)| grower.pid == growth.pid)
         {
@@ -411,17 +451,17 @@ impl Node {
             *last = at;
             return;
         }
-        if self.growers.len() == GROWERS
-            && let Some(oldest) = (0..GROWERS).min_by_key(|index| self.growers[*index].1)
+        if growers.len() == GROWERS
+            && let Some(oldest) = (0..GROWERS).min_by_key(|index| growers[*index].1)
         {
-            self.growers.swap_remove(oldest);
+            growers.swap_remove(oldest);
         }
         let grower = Grower {
             pid: growth.pid,
             comm: growth.comm.clone(),
             bytes: growth.bytes,
         };
-        self.growers.push((grower, at));
+        growers.push((grower, at));
     }
 
     /// Takes up what was saved, if it is about this cgroup and not too old.

@@ -228,5 +228,5 @@ fn a_process_that_ended_is_forgotten_and_its_verdict_closed() {
 
 #[test]
 fn of_thousands_of_cgroups_each_that_does_nothing_is_small() {
-    assert!(size_of::<Node>() <= 344, "{} bytes", size_of::<Node>());
+    assert!(size_of::<Node>() <= 232, "{} bytes", size_of::<Node>());
 }

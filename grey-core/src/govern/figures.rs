@@ -4,9 +4,10 @@ mod known;
 mod totals;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-use self::known::{Available, Kind, Known, Levels};
-use self::totals::{Totals, micros};
+use self::known::{Available, Kind, Known, Rare};
+use self::totals::{Mark, Totals, micros};
 use super::view::{Group, Growth, Last, Machine, PAGE, Since, View};
 use super::{PolicyKind, Settings};
 use crate::event::{Body, Cause, Event, Memory, Sample, State, Verdict};
@@ -22,7 +23,7 @@ const AVERAGE_S: f64 = 300.0;
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     // Boxed: a map's node has eleven places, and they are not all taken.
-    known: BTreeMap<String, Box<Known>>,
+    known: BTreeMap<Box<str>, Box<Known>>,
     machine: Available,
     /// Since when next to nothing is faulted in.
     quiet_since: Option<Timestamp>,
@@ -67,24 +68,11 @@ impl Figures {
             };
         }
         let Some(known) = self.known.get_mut(path) else {
-            let known = Known {
-                kind: Kind::of(kind),
-                mem: Levels::of(&sample.mem, None),
-                now,
-                mark: now,
-                reclaimed: None,
-                before: None,
-                anon_futile: None,
-                steady: None,
-                idle_since: at,
-                leak: None,
-                retained: Figure::default(),
-                frozen: false,
-            };
+            let known = Known::new(Kind::of(kind), sample, now);
             if path == "/" {
                 self.quiet_since = Some(at);
             }
-            self.known.insert(path.to_owned(), Box::new(known));
+            self.known.insert(path.into(), Box::new(known));
             return;
         };
         let since = now.since(&known.now, at);
@@ -110,18 +98,7 @@ impl Figures {
                 self.quiet_since = Some(at);
             }
         }
-        known.mem = Levels::of(&sample.mem, Some(&known.mem));
-        if now.since(&known.mark, at).refaults.is_none() && now.refaults.get().is_some() {
-            // Another cgroup of the same name.
-            known.mark = now;
-            known.reclaimed = None;
-            known.before = None;
-        }
-        if now.faults.get().is_none() {
-            // Not counted for a while: what was counted before and after it are not the faults since the last turn.
-            known.mark.faults = Figure::default();
-        }
-        known.now = now;
+        known.take(sample, now);
     }
 
     fn verdict(&mut self, path: &str, verdict: &Verdict) {
@@ -131,23 +108,32 @@ impl Figures {
         let leaks = verdict.state == State::Confirmed
             && verdict.cause == Cause::Leak
             && verdict.memory == Memory::Anon;
-        known.leak = leaks.then(|| {
-            Box::new(Growth {
-                rate_bps: verdict.rate_bps.unwrap_or(0.0),
-                ttl_s: verdict.ttl_s,
-            })
+        let leak = leaks.then(|| Growth {
+            rate_bps: verdict.rate_bps.unwrap_or(0.0),
+            ttl_s: verdict.ttl_s,
         });
-        if verdict.memory == Memory::Anon {
-            let keeps = verdict.state == State::Suspect && verdict.cause == Cause::Retention;
-            known.retained = verdict.trim_bytes.filter(|_| keeps).into();
+        let keeps = verdict.state == State::Suspect && verdict.cause == Cause::Retention;
+        let retained = verdict.trim_bytes.filter(|_| keeps);
+        let anon = verdict.memory == Memory::Anon;
+        if leak.is_none() && retained.is_none() && known.rare.is_none() {
+            return;
+        }
+        let rare = known.rare.get_or_insert_default();
+        rare.leak = leak;
+        if anon {
+            rare.retained = retained.into();
         }
     }
 
     /// Its release agents are asked: what they do not give back now they do not give back the next moment either.
     pub(super) fn trimmed(&mut self, path: &str) {
-        if let Some(known) = self.known.get_mut(path) {
-            known.retained = Figure::default();
+        if let Some(rare) = self.rare(path) {
+            rare.retained = Figure::default();
         }
+    }
+
+    fn rare(&mut self, path: &str) -> Option<&mut Rare> {
+        self.known.get_mut(path)?.rare.as_deref_mut()
     }
 
     /// The cgroup does not exist any more.
@@ -165,9 +151,8 @@ impl Figures {
     pub(super) fn reclaimed(&mut self, path: &str, last: Last) {
         if let Some(known) = self.known.get_mut(path) {
             let steady = known.steady(known.now.at);
-            known.before = known
-                .reclaimed
-                .replace(Box::new((Last { steady, ..last }, known.now)));
+            let rare = known.rare.get_or_insert_default();
+            rare.before = rare.reclaimed.replace((Last { steady, ..last }, known.now));
         }
     }
 
@@ -178,8 +163,8 @@ impl Figures {
 
     /// The reclaim that was begun last was not done.
     pub(super) fn not_reclaimed(&mut self, path: &str) {
-        if let Some(known) = self.known.get_mut(path) {
-            known.reclaimed = known.before.take();
+        if let Some(rare) = self.rare(path) {
+            rare.reclaimed = rare.before.take();
         }
     }
 
@@ -188,10 +173,11 @@ impl Figures {
         let Some(known) = self.known.get_mut(path) else {
             return;
         };
+        let rare = known.rare.get_or_insert_default();
         if !last.file_only {
-            known.anon_futile = last.futile().then_some(known.now.at);
+            rare.anon_futile = last.futile().then_some(known.now.at);
         }
-        if let Some((kept, _)) = known.reclaimed.as_deref_mut() {
+        if let Some((kept, _)) = &mut rare.reclaimed {
             let steady = kept.steady;
             *kept = Last { steady, ..last };
         }
@@ -204,16 +190,14 @@ impl Figures {
 
     /// How many reclaims in a row did no harm.
     pub(super) fn good(&self, path: &str) -> u32 {
-        let known = self.known.get(path);
-        known
-            .and_then(|known| known.reclaimed.as_deref())
+        let rare = self.known.get(path).and_then(|known| known.rare.as_deref());
+        rare.and_then(|rare| rare.reclaimed.as_ref())
             .map_or(0, |(last, _)| last.good)
     }
 
     /// Harm came of the last reclaim, later than it was looked at.
     pub(super) fn harmed(&mut self, path: &str) {
-        let known = self.known.get_mut(path);
-        if let Some((last, _)) = known.and_then(|known| known.reclaimed.as_deref_mut()) {
+        if let Some((last, _)) = self.rare(path).and_then(|rare| rare.reclaimed.as_mut()) {
             last.good = 0;
         }
     }
@@ -236,8 +220,7 @@ impl Figures {
     /// Its turn is over: what comes next counts for the next one.
     pub(super) fn mark(&mut self, path: &str, now: Timestamp) {
         if let Some(known) = self.known.get_mut(path) {
-            known.mark = known.now;
-            known.mark.at = now;
+            known.mark = Mark::new(now);
         }
     }
 
@@ -250,7 +233,7 @@ impl Figures {
         for (path, known) in &self.known {
             // Nobody acts on the guard.
             if !known.takes_part()
-                || path == crate::act::protection::GUARD
+                || **path == *crate::act::protection::GUARD
                 || above(path).any(|path| taken.contains(path))
             {
                 continue;
@@ -275,7 +258,7 @@ impl Figures {
     fn has_containers(&self, path: &str) -> bool {
         let below = format!("{path}/");
         self.known
-            .range(below.clone()..)
+            .range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded))
             .take_while(|(path, _)| path.starts_with(&below))
             .any(|(_, known)| known.kind == Kind::Container)
     }
@@ -297,7 +280,7 @@ impl Figures {
             available,
             file: root.mem.file.get(),
             swap_free,
-            since: root.now.since(&root.mark, now),
+            since: root.since_mark(now),
             quiet_us: self.quiet_since.map_or(0, |since| micros(now.0 - since.0)),
             scattered: 0,
             host_available_pct: None,
@@ -312,7 +295,7 @@ impl Figures {
         machine: &Machine,
         settings: &Settings,
     ) -> Option<Group> {
-        let mem = &known.mem;
+        let (mem, rare) = (&known.mem, known.rare.as_deref());
         let over = settings.for_cgroup(path);
         let policy = settings.policy_for(path);
         let cache = mem.file.get()?.saturating_sub(mem.shmem.or_zero());
@@ -335,25 +318,29 @@ impl Figures {
             swappable,
             floor: settings.floor_for(path),
             ceiling: over.and_then(|over| over.ceiling),
-            limited: mem.limited,
-            since: known.now.since(&known.mark, now),
+            limited: known.limited,
+            since: known.since_mark(now),
             idle_us: micros(now.0 - known.idle_since.0),
             may_freeze: over.is_some_and(|over| over.freeze),
             frozen: known.frozen,
-            last: known.reclaimed.as_deref().map(|(last, then)| {
-                let since = known.now.since(then, now);
-                let expected = last.steady * since.us as f64 / 1e6;
-                Last {
-                    refaults: since.refaults.unwrap_or(0).saturating_sub(expected as u64),
-                    ago_us: since.us,
-                    ..*last
-                }
-            }),
+            last: rare
+                .and_then(|rare| rare.reclaimed.as_ref())
+                .map(|(last, then)| {
+                    let since = known.now.since(then, now);
+                    let expected = last.steady * since.us as f64 / 1e6;
+                    Last {
+                        refaults: since.refaults.unwrap_or(0).saturating_sub(expected as u64),
+                        ago_us: since.us,
+                        ..*last
+                    }
+                }),
             returned: 0.0,
             cache_cools: false,
-            anon_futile_us: known.anon_futile.map(|at| micros(now.0 - at.0)),
-            retained: known.retained.or_zero(),
-            leak: known.leak.as_deref().copied(),
+            anon_futile_us: rare
+                .and_then(|rare| rare.anon_futile)
+                .map(|at| micros(now.0 - at.0)),
+            retained: rare.map_or(0, |rare| rare.retained.or_zero()),
+            leak: rare.and_then(|rare| rare.leak),
             busy: false,
         })
     }

@@ -1,6 +1,8 @@
 //! The flight recorder: the last five minutes of each cgroup's figures are kept in memory, and an OOM kill writes those
 //! that have to do with it into one document in the state folder. Number and size of the documents are bounded.
 
+mod series;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
@@ -8,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use grey_core::event::{Body, Event, GrowingStack};
 use grey_core::time::Timestamp;
-use grey_core::units::Figure;
 use serde_json::{Value, json};
+
+use self::series::{COLUMNS, Point, Series};
 
 /// What is looked back on.
 const MINUTES_US: i64 = 5 * 60 * 1_000_000;
@@ -28,66 +31,13 @@ const APART_US: i64 = 10_000_000;
 /// Processes that are named.
 const TOP: usize = 10;
 
-/// The figures of one instant; there are hundreds of each cgroup.
-#[derive(Clone, Copy)]
-struct Point {
-    at: Timestamp,
-    current: Figure,
-    anon: Figure,
-    file: Figure,
-    swap: Figure,
-    available: Figure,
-    psi_some_us: Figure,
-    psi_full_us: Figure,
-    refaults: Figure,
-    faults: Figure,
-    reclaimed_pages: Figure,
-}
-
-const COLUMNS: [&str; 11] = [
-    "ts",
-    "current",
-    "anon",
-    "file",
-    "swap",
-    "available",
-    "psi_some_us_total",
-    "psi_full_us_total",
-    "refault_total",
-    "minor_total",
-    "pages_total",
-];
-
-impl Point {
-    fn row(&self) -> Value {
-        json!([
-            self.at.to_string(),
-            self.current.get(),
-            self.anon.get(),
-            self.file.get(),
-            self.swap.get(),
-            self.available.get(),
-            self.psi_some_us.get(),
-            self.psi_full_us.get(),
-            self.refaults.get(),
-            self.faults.get(),
-            self.reclaimed_pages.get(),
-        ])
-    }
-}
-
-/// Drops what was before `since`, but for the last point of it, which tells where the rest began.
-fn forget(series: &mut VecDeque<Point>, since: i64) {
-    while series.len() > 1 && series[1].at.0 < since {
-        series.pop_front();
-    }
-}
-
 /// What is remembered.
 pub(super) struct Recorder {
     dir: PathBuf,
-    series: BTreeMap<String, VecDeque<Point>>,
-    events: VecDeque<Event>,
+    // Boxed: a map's node has eleven places, and they are not all taken.
+    series: BTreeMap<String, Box<Series>>,
+    // Boxed: a queue has up to twice as many places as entries.
+    events: VecDeque<Box<Event>>,
     last: Option<Timestamp>,
     back_us: i64,
 }
@@ -110,10 +60,10 @@ impl Recorder {
     pub(super) fn go_back_less(&mut self, less: bool) {
         let back_us = if less { MINUTE_US } else { MINUTES_US };
         if back_us < self.back_us {
-            let newest = self.series.values().filter_map(|series| series.back());
-            let now = newest.map(|point| point.at.0).max().unwrap_or(0);
+            let newest = self.series.values().map(|series| series.last().at.0);
+            let now = newest.max().unwrap_or(0);
             for series in self.series.values_mut() {
-                forget(series, now - back_us);
+                series.forget(now - back_us);
                 series.shrink_to_fit();
             }
             self.events.retain(|event| event.ts.0 + back_us >= now);
@@ -136,7 +86,7 @@ impl Recorder {
             Body::Process { .. } | Body::Health { .. } => return None,
             _ => {}
         }
-        self.events.push_back(event.clone());
+        self.events.push_back(Box::new(event.clone()));
         let back_us = self.back_us;
         let old = |at: Timestamp| at.0 + back_us < event.ts.0;
         while self.events.len() > MOST_EVENTS || self.events.front().is_some_and(|it| old(it.ts)) {
@@ -158,33 +108,23 @@ impl Recorder {
             let still = self
                 .series
                 .iter()
-                .min_by_key(|(_, series)| series.back().map(|point| point.at))
+                .min_by_key(|(_, series)| series.last().at)
                 .map(|(path, _)| path.clone());
             if let Some(still) = still {
                 self.series.remove(&still);
             }
         }
-        let psi = sample.psi.as_ref();
-        let reclaim = sample.reclaim.as_ref();
-        let series = self.series.entry(path.to_owned()).or_default();
-        if series.len() == series.capacity() {
-            // Not twice as many each time: a full series would have room for as much again.
-            series.reserve_exact(series.len().clamp(4, 32));
+        let point = Point::of(sample, at);
+        match self.series.get_mut(path) {
+            Some(series) => {
+                series.push(point);
+                series.forget(at.0 - self.back_us);
+            }
+            None => {
+                let series = Box::new(Series::new(point));
+                self.series.insert(path.to_owned(), series);
+            }
         }
-        series.push_back(Point {
-            at,
-            current: sample.mem.current.into(),
-            anon: sample.mem.anon.into(),
-            file: sample.mem.file.into(),
-            swap: sample.mem.swap.into(),
-            available: sample.mem.available.into(),
-            psi_some_us: psi.map(|psi| psi.some_us_total).into(),
-            psi_full_us: psi.and_then(|psi| psi.full_us_total).into(),
-            refaults: reclaim.and_then(|it| it.refault_total).into(),
-            faults: sample.faults.as_ref().and_then(|it| it.minor_total).into(),
-            reclaimed_pages: reclaim.and_then(|it| it.pages_total).into(),
-        });
-        forget(series, at.0 - self.back_us);
     }
 
     /// The cgroup is gone; what it did is still of use for a while.
@@ -192,8 +132,7 @@ impl Recorder {
         let over = self
             .series
             .get(path)
-            .and_then(|series| series.back())
-            .is_some_and(|point| point.at.0 + self.back_us < now.0);
+            .is_some_and(|series| series.last().at.0 + self.back_us < now.0);
         if over {
             self.series.remove(path);
         }
@@ -205,11 +144,11 @@ impl Recorder {
         // The victim, what is above it, and what is inside.
         for (path, points) in &self.series {
             if related(path, victim) {
-                let rows: Vec<Value> = points.iter().map(Point::row).collect();
+                let rows: Vec<Value> = points.points().map(|point| point.row()).collect();
                 series.insert(path.clone(), Value::Array(rows));
             }
         }
-        let events: Vec<&Event> = self.events.iter().collect();
+        let events: Vec<&Event> = self.events.iter().map(Box::as_ref).collect();
         let mut document = json!({
             "schema": "grey-ebpf-incident/1",
             "ts": oom.ts,

@@ -36,7 +36,7 @@ impl Observer {
             return;
         }
         let totals = self.tree.totals(id).copied().unwrap_or_default();
-        let coverage = known.gap.take().unwrap_or(self.coverage);
+        let coverage = known.gap.take().map_or(self.coverage, |gap| *gap);
         let probed = self.kernel.is_some();
         let cpu = match &mut known.files {
             Some(files) if self.options.cpu => files.read_cpu(&mut self.buf),
@@ -156,18 +156,18 @@ fn faults(
     // Major faults that came while none were counted are not taken off those that were.
     if let (false, Some(base), Some(seen), Some(major)) = (
         counted,
-        &mut known.major_base,
+        known.major_base.get(),
         known.major_seen.get(),
         major,
     ) {
-        *base += major.saturating_sub(seen);
+        known.major_base = Some(base + major.saturating_sub(seen)).into();
     }
     known.major_seen = major.or(known.major_seen.get()).into();
     let user = totals.fault_user_read + totals.fault_user_write + totals.fault_user_exec;
     let minor = counted.then(|| {
         let all = user + totals.fault_kernel;
         let major = major.map_or(0, |major| {
-            major.saturating_sub(*known.major_base.get_or_insert(major))
+            major.saturating_sub(known.major_base.get_or_insert(major))
         });
         // The two are read one after the other, so the difference may step back by what came in between.
         known.minor_shown = known.minor_shown.max(all.saturating_sub(major));

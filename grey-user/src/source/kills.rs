@@ -18,11 +18,11 @@ impl Observer {
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };
-        if count <= *known.oom_kills.get_or_insert(count) {
+        if count <= known.oom_kills.get_or_insert(count) {
             return;
         }
         if self.coverage.oom {
-            known.oom_kills = Some(count);
+            known.oom_kills = Some(count).into();
             return;
         }
         let children: Vec<u64> = self.tree.children(id).collect();
@@ -35,18 +35,16 @@ impl Observer {
         let Some(known) = self.known.get(&id) else {
             return;
         };
-        let kills = count.saturating_sub(known.oom_kills.unwrap_or(count));
+        let kills = count.saturating_sub(known.oom_kills.get().unwrap_or(count));
         if kills == 0 {
             return;
         }
         let cgroup = known.cgroup.cgroup();
         for at in self.tree.ancestors(id) {
-            if let Some(told) = self
-                .known
-                .get_mut(&at)
-                .and_then(|known| known.oom_kills.as_mut())
+            if let Some(known) = self.known.get_mut(&at)
+                && let Some(told) = known.oom_kills.get()
             {
-                *told += kills;
+                known.oom_kills = Some(told + kills).into();
             }
         }
         let oom = Oom {

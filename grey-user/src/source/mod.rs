@@ -14,6 +14,7 @@ mod suspects;
 mod verdicts;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use grey_common::{CgroupCounters, LossCount};
 use grey_core::event::{Body, Cgroup, Event, SCHEMA};
@@ -82,15 +83,15 @@ struct Known {
     /// Counters of its slot when last read.
     counted: Sparse,
     /// pgmajfault at the first reading, if the cgroup is older than the probes.
-    major_base: Option<u64>,
+    major_base: Figure,
     /// pgmajfault at the last reading.
     major_seen: Figure,
     /// Something is counted again since its last sample: the next one is still without it, so that nobody takes the time
     /// in between for a quiet one.
-    gap: Option<Coverage>,
+    gap: Option<Arc<Coverage>>,
     minor_shown: u64,
     /// oom_kill of memory.events as far as it has been told of.
-    oom_kills: Option<u64>,
+    oom_kills: Figure,
     /// Figures of its own processes, and the same with its descendants'.
     own: ProcessSums,
     all: ProcessSums,

@@ -112,11 +112,11 @@ impl Observer {
                 limits_at: Figure::default(),
                 counted: Sparse::default(),
                 // A cgroup made after the first tick began with the probes attached.
-                major_base: (self.tick > 0).then_some(0),
+                major_base: (self.tick > 0).then_some(0).into(),
                 major_seen: Figure::default(),
                 gap: None,
                 minor_shown: 0,
-                oom_kills: (self.tick > 0).then_some(0),
+                oom_kills: (self.tick > 0).then_some(0).into(),
                 own: ProcessSums::default(),
                 all: ProcessSums::default(),
                 processes_known: false,

@@ -8,6 +8,7 @@ use grey_core::detect::Detector;
 use crate::cli::{self, Failure};
 use crate::source::{Kept, Observer};
 use crate::state::{Loaded, Origin, StateFile};
+use crate::watch::resident;
 
 /// A crash loses this much of what was learned …
 const EVERY: Duration = Duration::from_secs(60);
@@ -22,6 +23,8 @@ pub(crate) struct Keeper {
     verdicts: u64,
     /// Whether the last write failed, which is told once.
     failing: bool,
+    /// Whether what a write took for the moment is still to be given back.
+    writing: bool,
 }
 
 impl Keeper {
@@ -58,11 +61,16 @@ impl Keeper {
             saved: Instant::now(),
             verdicts: 0,
             failing: false,
+            writing: false,
         })
     }
 
     /// Keeps the state once a minute, and soon after a verdict. Returns what there is to tell.
     pub(crate) fn tick(&mut self, observer: &Observer) -> Option<String> {
+        if self.writing && !self.file.is_writing() {
+            self.writing = false;
+            resident::give_back();
+        }
         let due = match observer.verdicts() == self.verdicts {
             true => EVERY,
             false => AFTER_VERDICT,
@@ -73,6 +81,7 @@ impl Keeper {
         self.saved = Instant::now();
         self.verdicts = observer.verdicts();
         let result = self.file.save_soon(observer.keep()?);
+        self.writing = true;
         let news = result.is_err() && !self.failing;
         self.failing = result.is_err();
         result

@@ -8,7 +8,7 @@ use crate::doctor::ProbeStatus;
 use crate::host::{self, CgroupFs, Host};
 use crate::probe::{self, Facts, Kernel, Settings};
 use crate::source::{Observer, Options};
-use crate::watch::resident::give_back;
+use crate::watch::resident::{give_back, share_heap};
 
 /// Descriptors wanted: a handful for each of some thousands of active cgroups.
 const DESCRIPTORS: u64 = 65_536;
@@ -73,6 +73,7 @@ pub(crate) fn settings(fs: &CgroupFs, host: &Host) -> Settings {
 
 /// The observer that these arguments ask for, and what is lost on this machine.
 pub(crate) fn observer(args: &WatchArgs) -> Result<(Observer, Losses), Failure> {
+    share_heap();
     let host = Host::live();
     let fs = CgroupFs::discover(&host);
     let mount = fs

@@ -1,16 +1,25 @@
 //! Gives back what this process holds and does not need: free heap, and pages of programs and libraries that were only
 //! read.
 
+use std::sync::OnceLock;
+
 use rustix::mm::Advice;
+
+/// Mappings of files that are there as long as the process.
+static STAYS: OnceLock<Vec<(usize, usize)>> = OnceLock::new();
 
 /// Reading the kernel's BTF takes tens of megabytes for a moment; glibc would keep them. Most of the program's code has run
 /// for the only time, too: arguments, BTF, loading. What is needed again comes back by a minor fault.
 pub(crate) fn give_back() {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    for (start, end) in unwritten(&smaps) {
+    let found: Vec<(usize, usize)> = unwritten(&smaps).collect();
+    // What is there at the first time, before there is another thread, stays: the program and its libraries. What a thread
+    // maps later it may unmap at any time, and have memory of its own in its place.
+    let stays = STAYS.get_or_init(|| found.clone());
+    for (start, end) in found.into_iter().filter(|range| stays.contains(range)) {
         let length = end - start;
         let start = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: a private mapping of a file that cannot be written and has no page of its own reads the same from the
+        // SAFETY: a private mapping of a file that stays, cannot be written and has no page of its own reads the same from the
         // file, so that dropping its pages changes nothing.
         let _ = unsafe { rustix::mm::madvise(start, length, Advice::LinuxDontNeed) };
     }
@@ -18,6 +27,16 @@ pub(crate) fn give_back() {
     // SAFETY: only gives free heap pages back to the kernel.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Lets all threads take from one heap. glibc gives each thread its own, which keeps what it had when it was fullest; ours
+/// ask for memory too seldom to be in each other's way. Before the first thread.
+pub(crate) fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only sets how many heaps there may be.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 impl Node {
     /// What there is to say of address space.
     pub(in crate::detect) fn reservation(&mut self, ts: i64) -> Option<Finding> {
-        let (state, bytes) = self.reserved.rise.as_mut()?.due.take()?;
+        let (state, bytes) = self.rare.as_deref_mut()?.rise.due.take()?;
         let resident = self.anon.last;
         let verdict = Verdict {
             state,
@@ -49,7 +49,7 @@ impl Node {
         match &self.kind {
             Kind::Process(subject) => format!("{} ({})", subject.comm, subject.pid),
             Kind::Cgroup => self
-                .growers
+                .growers()
                 .iter()
                 .max_by_key(|(grower, _)| grower.bytes)
                 .map_or_else(
@@ -105,7 +105,7 @@ impl Node {
             processes: trend.and_then(|trend| trend.processes),
             grower: (open && memory == Memory::Anon)
                 .then(|| {
-                    self.growers
+                    self.growers()
                         .iter()
                         .filter(|(_, at)| since.is_some_and(|since| *at >= since - self.shift))
                         .max_by_key(|(grower, _)| grower.bytes)

@@ -6,7 +6,7 @@ use crate::time::Timestamp;
 use crate::units::Figure;
 
 /// Counters at one instant.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Totals {
     pub(super) at: Timestamp,
     pub(super) psi_some_us: Figure,
@@ -56,7 +56,90 @@ impl Totals {
     }
 }
 
+/// Where a count begins: the counters at an instant. Most cgroups count nothing for long, and are the same now as then.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    at: Timestamp,
+    /// The counters then, where those of now are others.
+    then: Option<Box<Totals>>,
+}
+
+impl Mark {
+    /// At what is counted now.
+    pub(super) fn new(at: Timestamp) -> Mark {
+        Mark { at, then: None }
+    }
+
+    /// Holds on to what was counted until now, where it becomes something else.
+    pub(super) fn hold(&mut self, before: &Totals, now: &Totals) {
+        let before = Totals {
+            at: now.at,
+            ..*before
+        };
+        if self.then.is_none() && before != *now {
+            self.then = Some(Box::new(before));
+        }
+    }
+
+    /// What was counted then, as far as it is known.
+    pub(super) fn totals(&self, now: &Totals) -> Totals {
+        let counters = self.then.as_deref().unwrap_or(now);
+        Totals {
+            at: self.at,
+            ..*counters
+        }
+    }
+
+    /// Its faults are not known any more.
+    pub(super) fn without_faults(&mut self) {
+        if let Some(then) = &mut self.then {
+            then.faults = Figure::default();
+        }
+    }
+}
+
 /// Time that is negative after a clock was set back counts as none.
 pub(super) fn micros(us: i64) -> u64 {
     u64::try_from(us).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_totals() -> impl Strategy<Value = Totals> {
+        let figure = || prop_oneof![Just(None), (0..3_u64).prop_map(Some)].prop_map(Figure::from);
+        (0..9_i64, figure(), figure()).prop_map(|(at, refaults, faults)| Totals {
+            at: Timestamp(at),
+            refaults,
+            faults,
+            ..Totals::default()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// As if all of it were kept at each mark.
+        #[test]
+        fn a_mark_tells_what_was_counted_when_it_was_made(all in vec((any_totals(), any::<bool>()), 1..20)) {
+            let mut now = all[0].0;
+            let (mut mark, mut kept) = (Mark::new(now.at), now);
+            for (next, again) in all {
+                mark.hold(&now, &next);
+                now = next;
+                if again {
+                    (mark, kept) = (Mark::new(now.at), now);
+                }
+                if now.faults.get().is_none() {
+                    mark.without_faults();
+                    kept.faults = Figure::default();
+                }
+                prop_assert_eq!(mark.totals(&now), kept);
+            }
+        }
+    }
 }

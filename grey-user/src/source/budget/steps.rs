@@ -1,5 +1,7 @@
 //! The steps themselves: what each of them switches off and on, and how that is said.
 
+use std::sync::Arc;
+
 use grey_core::budget::{Change, Step};
 
 use crate::probe::Family;
@@ -77,10 +79,10 @@ impl Observer {
             return Ok(());
         };
         let result = kernel.switch_on(family);
-        let before = self.coverage;
+        let before = Arc::new(self.coverage);
         self.probes_changed();
         for known in self.known.values_mut() {
-            known.gap.get_or_insert(before);
+            known.gap.get_or_insert_with(|| Arc::clone(&before));
         }
         result
     }
