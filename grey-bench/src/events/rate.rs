@@ -64,6 +64,8 @@ impl Told {
         );
         let fed = self.fed.count;
         ensure!(emitted >= fed, "{emitted} emitted are not the {fed} made");
+        let lines = self.lines;
+        ensure!(lines >= read, "{read} read made {lines} lines");
         Ok(())
     }
 }
@@ -74,7 +76,7 @@ impl Told {
 /// `watch` does not start, or its figures do not add up.
 pub fn table(bench: &Bench) -> Result<String> {
     let mut out = format!(
-        "A program of the benchmark's own, run by hand (BPF_PROG_TEST_RUN), puts growth records of the processes that live here into \
+        "A program of the benchmark's own, run by hand (BPF_PROG_TEST_RUN), puts records of growth of the cgroups in which processes live here into \
          the ring of a `watch --json` and counts them as its own programs do: the growth has not happened, but ring, counts, reader and lines are the \
          real ones. Every {STEP:?} a burst, of what {BURST:?} asks for at most; {TIME:?} a rate. Emitted, read and dropped are of \
          the last `health`, with whatever else happened, and read and dropped add up to emitted; lines are those that came through the pipe in all. \

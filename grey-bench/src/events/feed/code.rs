@@ -35,7 +35,8 @@ const KEY: i16 = RECORD - 8;
 /// Puts a record into the ring and counts it as the kernel side does (`count_record`): one more sent, and one more dropped
 /// if there was no room.
 pub fn code(ring: RawFd, loss: RawFd, table: RawFd, rows: i32) -> Vec<u64> {
-    let kind = RecordKind::ProcessGrowth as i32;
+    // Of cgroups: two of one process at once would be one crossing that two of its threads saw.
+    let kind = RecordKind::CgroupGrowth as i32;
     let size = size_of::<GrowthRecord>() as i32;
     let mut code = Vec::new();
     code.push(store_32(KEY, kind));
