@@ -1,12 +1,14 @@
 //! One load beside each of some variants, round after round, and the table of it.
 
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::beside::{Around, Beside};
+use crate::child::ends_with_us;
 use crate::load::Load;
 use crate::pairs::{Rounds, Spread, order};
 
@@ -81,27 +83,57 @@ impl std::fmt::Display for LeftOut {
     }
 }
 
-impl Bench {
-    /// Nanoseconds of one, in a process of its own, in the load's cgroup.
+/// A load in a process of its own, in the load's cgroup, which measures when it is told to.
+#[derive(Debug)]
+pub struct Loaded {
+    process: Child,
+    /// A line each.
+    answers: BufReader<ChildStdout>,
+}
+
+impl Loaded {
+    /// Starts it; it does nothing until it is asked to.
     ///
     /// # Errors
-    /// The load fails.
-    pub fn once(&self, around: &Around<'_>, load: Load, threads: usize) -> Result<f64> {
+    /// It does not start.
+    pub fn start(around: &Around<'_>, load: Load, threads: usize) -> Result<Loaded> {
         let mut command = Command::new(std::env::current_exe()?);
         around.load.hold(&mut command)?;
-        let output = command
+        let mut process = ends_with_us(&mut command)
             .args(["load", load.name(), &threads.to_string()])
-            .output()?;
-        ensure!(
-            output.status.success(),
-            "{}: {}",
-            load.name(),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        let text = String::from_utf8(output.stdout)?;
-        text.trim().parse().context("no figure")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the load")?;
+        let answers = process.stdout.take().context("no stdout")?;
+        Ok(Loaded {
+            process,
+            answers: BufReader::new(answers),
+        })
     }
 
+    /// Nanoseconds of one, now.
+    ///
+    /// # Errors
+    /// The load fails, which says why on stderr.
+    pub fn measure(&mut self) -> Result<f64> {
+        let asked = self.process.stdin.as_mut().context("no stdin")?;
+        asked.write_all(b"\n").context("the load has ended")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        answer.trim().parse().context("no figure from the load")
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // Without anybody who asks it ends.
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+impl Bench {
     /// Measures; the first variant is what the others are compared with.
     ///
     /// # Errors
@@ -112,9 +144,11 @@ impl Bench {
         let mut rounds = Rounds::default();
         for round in 0..self.rounds {
             let mut figures = vec![0.0; there.len()];
+            // One process a round: which pages it was given makes more of a difference than most variants.
+            let mut loaded = Loaded::start(&around, load, threads)?;
             for at in order(round, there.len()) {
                 let running = there[at].beside.settled(&around)?;
-                figures[at] = self.once(&around, load, threads)?;
+                figures[at] = loaded.measure()?;
                 drop(running);
             }
             eprintln!(

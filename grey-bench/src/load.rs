@@ -83,7 +83,7 @@ pub fn touch(pages: usize) -> Result<()> {
     Ok(())
 }
 
-/// `load NAME THREADS`: prints nanoseconds of processor time for one.
+/// `load NAME THREADS`: for each line of stdin one with the nanoseconds of processor time that one of it takes.
 ///
 /// # Errors
 /// Arguments, or what the kernel refuses.
@@ -103,6 +103,15 @@ pub fn main(words: &[String]) -> Result<()> {
     let load = Load::of(name).with_context(|| format!("no load {name}"))?;
     let threads: usize = threads.parse().context("THREADS")?;
     ensure!((1..=256).contains(&threads), "1 to 256 threads");
+    for line in std::io::stdin().lines() {
+        line?;
+        println!("{:.3}", mean_of(load, threads)?);
+    }
+    Ok(())
+}
+
+/// Measured by so many threads at once.
+fn mean_of(load: Load, threads: usize) -> Result<f64> {
     let each: Result<Vec<f64>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|_| scope.spawn(move || measure(load)))
@@ -116,8 +125,7 @@ pub fn main(words: &[String]) -> Result<()> {
             .collect()
     });
     let each = each?;
-    println!("{:.3}", each.iter().sum::<f64>() / each.len() as f64);
-    Ok(())
+    Ok(each.iter().sum::<f64>() / each.len() as f64)
 }
 
 /// The middle one of some bursts: somebody else's work hits one or two of them.

@@ -8,7 +8,7 @@ use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 
 use crate::beside::Around;
-use crate::compare::{Bench, Variant, shown, to_be_had};
+use crate::compare::{Bench, Loaded, Variant, shown, to_be_had};
 use crate::load::Load;
 use crate::pairs::{Spread, order};
 
@@ -41,7 +41,7 @@ impl Bench {
             for at in order(round, variants.len()) {
                 let _running = variants[at].beside.start(&around)?;
                 let before = programs();
-                self.once(&around, load, 1)?;
+                Loaded::start(&around, load, 1)?.measure()?;
                 for (id, (name, time, runs)) in programs() {
                     let (_, time_before, runs_before) =
                         before.get(&id).cloned().unwrap_or_default();

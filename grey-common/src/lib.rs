@@ -8,7 +8,7 @@ use core::mem::{offset_of, size_of};
 pub mod stack;
 
 /// Version of these layouts. The kernel object carries it in a global; the loader refuses another one.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// `TASK_COMM_LEN` of the kernel (include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
@@ -115,13 +115,6 @@ pub struct Slot {
     pub dirty: u64,
 }
 
-/// Row of `TASKS`: tasks that ended or changed their cgroup so far.
-pub const TASKS_TURN: u32 = 0;
-/// Row of `TASKS`: not 0 while every such end and change is counted; set by the user side.
-pub const TASKS_FOLLOWED: u32 = 1;
-/// Rows of `TASKS`.
-pub const TASKS_LEN: u32 = 2;
-
 /// Faults that one CPU took in a row for one cgroup, and has not moved to the counter table yet: the common fault
 /// touches this one cache line and no table. The user side maps the array of them into memory.
 #[repr(C, align(64))]
@@ -133,11 +126,11 @@ pub struct Streak {
     pub faults: [u64; 4],
     /// Slot of the cgroup.
     pub slot: u32,
-    /// Faults until the process is looked at for growth again.
-    pub left: u32,
+    /// Not 0 where the process has to be looked at for growth with the next fault. `stack` is 0 then.
+    pub look: u32,
     /// Odd while the CPU moves the counts away and begins anew.
     pub epoch: u32,
-    /// The turn (`TASKS`) in which `stack` was found to be of this cgroup.
+    /// The turn (tasks that ended or changed their cgroup so far) in which `stack` was found to be of this cgroup.
     pub turn: u32,
     /// Where the registers of the task that faulted last are kept, the top of its kernel stack: the same one in the same
     /// turn is the same task in the same cgroup. 0 for nobody's.

@@ -18,9 +18,9 @@ use crate::maps::{
     growth_pages, growth_step, offset, page_shift, task_btf,
 };
 
-/// Faults between two looks at the size of a process, on one CPU. The kernel moves its own counters of it by no less (batches of at
+/// Faults of a kind between two looks at the size of a process, on one CPU; a power of two. The kernel moves its own counters of it by no less (batches of at
 /// least 32 pages a CPU, percpu_counter_batch; 64 faults of a thread before 6.2), so that looking more often shows little more.
-const EVERY: u32 = 64;
+pub const EVERY: u64 = 64;
 /// Pages that come between two looks by small pages; the kernel's own counters move by so many at once. More is by huge
 /// pages, and each fault is looked at as long as that lasts.
 const SMALL: u64 = 128;
@@ -35,16 +35,10 @@ const AT_ONCE: u64 = 128;
 pub fn on_fault(streak: *mut Streak) -> u32 {
     // SAFETY: this CPU's entry, preemption off.
     let (cgroup, slot) = unsafe { ((*streak).cgroup, (*streak).slot) };
-    let left = if growth_on_fault() == 0 {
-        u32::MAX
-    } else if slot != NO_INDEX && look(cgroup, slot) {
-        0
-    } else {
-        EVERY - 1
-    };
+    let again = growth_on_fault() != 0 && slot != NO_INDEX && look(cgroup, slot);
     // SAFETY: as above.
     unsafe {
-        (*streak).left = left;
+        (*streak).look = u32::from(again);
         // The task is asked for its cgroup now and then in any case.
         (*streak).stack = 0;
     }

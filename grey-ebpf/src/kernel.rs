@@ -3,12 +3,10 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, generated};
-use grey_common::{
-    COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, Streak, TASKS_FOLLOWED, TASKS_TURN, loss, rss,
-};
+use grey_common::{COMM_LEN, CgroupCounters, NO_INDEX, NO_OFFSET, Streak, loss, rss};
 
 use crate::maps::{
-    CGROUP_SLOT, COUNTERS, FREE_SLOTS, SLOTS, STREAKS, TASKS, count_loss, offset, task_btf,
+    CGROUP_SLOT, COUNTERS, FOLLOWED, FREE_SLOTS, SLOTS, STREAKS, count_loss, offset, task_btf,
 };
 
 /// Reads a field of a kernel structure: 0 when the offset is unknown, the pointer null or the read faults. It does not
@@ -207,13 +205,18 @@ fn new_slot(cgroup: u64) -> u32 {
     slot
 }
 
-/// This CPU's streak, as one of `cgroup`. Only for hooks that run with preemption off (tracepoints). Its slot is
-/// [`NO_INDEX`] where all are in use.
+/// This CPU's streak, of whomever it is. Only for hooks that run with preemption off (tracepoints).
 #[inline(always)]
-pub fn streak_of(cgroup: u64) -> Option<*mut Streak> {
+pub fn last_streak() -> Option<*mut Streak> {
     // SAFETY: no arguments, always valid.
     let cpu = unsafe { generated::bpf_get_smp_processor_id() };
-    let streak = STREAKS.get_ptr_mut(cpu)?;
+    STREAKS.get_ptr_mut(cpu)
+}
+
+/// The same as one of `cgroup`. Its slot is [`NO_INDEX`] where all are in use.
+#[inline(always)]
+pub fn streak_of(cgroup: u64) -> Option<*mut Streak> {
+    let streak = last_streak()?;
     // SAFETY: this CPU's entry, preemption off.
     if unsafe { (*streak).cgroup } != cgroup {
         begin(streak, cgroup);
@@ -221,35 +224,17 @@ pub fn streak_of(cgroup: u64) -> Option<*mut Streak> {
     Some(streak)
 }
 
-/// The same for the hottest hook, which is given a pointer that no two tasks share at a time: only where it is another one
-/// than at the last fault of this CPU, or a task has ended or changed its cgroup since, the cgroup is asked for.
+/// Makes it that of the current task, and notes the task if its end and its moves are followed: `stack` is a pointer that
+/// no two tasks share at a time. `turn` was read before, so that a move after that makes the note void.
 #[inline(always)]
-pub fn streak_of_task(stack: u64) -> Option<*mut Streak> {
-    // SAFETY: no arguments, always valid.
-    let cpu = unsafe { generated::bpf_get_smp_processor_id() };
-    let streak = STREAKS.get_ptr_mut(cpu)?;
-    let turn = TASKS.get_ptr(TASKS_TURN)?;
-    // SAFETY: this CPU's entry, preemption off; the turn is a single word.
-    unsafe {
-        // Before the cgroup is asked for: a move after this makes the answer void.
-        let turn = core::ptr::read_volatile(turn) as u32;
-        if (*streak).stack != stack || (*streak).turn != turn {
-            ask(streak, stack, turn);
-        }
-    }
-    Some(streak)
-}
-
-/// Finds whose the fault is, and notes the task if its end and its moves are followed.
-#[inline(never)]
-fn ask(streak: *mut Streak, stack: u64, turn: u32) -> u32 {
+pub fn ask(streak: *mut Streak, stack: u64, turn: u32) {
     let cgroup = current_cgroup_by_loads();
     // SAFETY: this CPU's entry, preemption off.
     unsafe {
         if (*streak).cgroup != cgroup {
             begin(streak, cgroup);
         }
-        let followed = match TASKS.get_ptr(TASKS_FOLLOWED) {
+        let followed = match FOLLOWED.get_ptr(0) {
             Some(followed) => core::ptr::read_volatile(followed) != 0,
             None => false,
         };
@@ -258,7 +243,6 @@ fn ask(streak: *mut Streak, stack: u64, turn: u32) -> u32 {
         (*streak).stack = if known { stack } else { 0 };
         (*streak).turn = turn;
     }
-    0
 }
 
 /// Ends a streak and begins the next. The user side sees an odd epoch meanwhile.
@@ -275,7 +259,7 @@ fn begin(streak: *mut Streak, cgroup: u64) -> u32 {
         // Without a slot nobody's, so that the next fault asks for one again.
         let owner = if slot == NO_INDEX { 0 } else { cgroup };
         core::ptr::write_volatile(&raw mut (*streak).cgroup, owner);
-        core::ptr::write_volatile(&raw mut (*streak).left, 0);
+        core::ptr::write_volatile(&raw mut (*streak).look, 1);
         core::ptr::write_volatile(&raw mut (*streak).stack, 0);
         core::ptr::write_volatile(&raw mut (*streak).epoch, epoch.wrapping_add(2));
     }

@@ -3,13 +3,13 @@
 use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use grey_common::{CgroupRecord, Header, ProcessRecord, RecordKind, TASKS_TURN};
+use grey_common::{CgroupRecord, Header, ProcessRecord, RecordKind};
 
 use crate::growth;
 use crate::kernel::{
     cgroup_id, current_cgroup, current_comm, current_task, current_tgid, now_ns, read,
 };
-use crate::maps::{RARE, TASKS, add, count_record, offset};
+use crate::maps::{RARE, count_record, next_turn, offset};
 
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_made(ctx: BtfTracePointContext) -> i32 {
@@ -72,14 +72,6 @@ pub fn task_moved(_: BtfTracePointContext) -> i32 {
 pub fn task_ended(_: BtfTracePointContext) -> i32 {
     next_turn();
     0
-}
-
-#[inline(always)]
-fn next_turn() {
-    if let Some(turn) = TASKS.get_ptr_mut(TASKS_TURN) {
-        // SAFETY: a live entry of an array, added to by all CPUs.
-        unsafe { add(turn, 1) };
-    }
 }
 
 #[btf_tracepoint(function = "sched_process_exec")]

@@ -5,7 +5,7 @@ use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuArray, RingBuf, Stack, S
 use grey_common::stack::{PageKey, StackCount, StackKey, StackState};
 use grey_common::{
     CgroupCounters, CgroupGrowth, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth, RecordKind,
-    Slot, Streak, TASKS_LEN, loss,
+    Slot, Streak, loss,
 };
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -34,9 +34,9 @@ pub static PROCESS_GROWTH: HashMap<u32, ProcessGrowth> = HashMap::with_max_entri
 /// an element is known without a load.
 #[map]
 pub static STREAKS: Array<Streak> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// What tells whether a task is still in the cgroup that it was in: `TASKS_TURN`, `TASKS_FOLLOWED`.
+/// Not 0 while every end of a task and every change of its cgroup is counted; set by the user side.
 #[map]
-pub static TASKS: Array<u64> = Array::with_max_entries(TASKS_LEN, 0);
+pub static FOLLOWED: Array<u32> = Array::with_max_entries(1, 0);
 /// Between which sizes the process that this CPU looked at last need not be looked up.
 #[map]
 pub static MARKS: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
@@ -123,6 +123,27 @@ pub struct PendingOom {
     pub control: u64,
     /// `struct task_struct *` about to be killed, 0 when unknown.
     pub victim: u64,
+}
+
+/// Tasks that ended or changed their cgroup so far. Not in a map of its own, because its address is then a constant.
+static TURN: Turn = Turn(core::cell::UnsafeCell::new(0));
+
+struct Turn(core::cell::UnsafeCell<u64>);
+
+// SAFETY: a word that is read and added to, each in one instruction.
+unsafe impl Sync for Turn {}
+
+/// Changes when a task may no longer be in the cgroup that it was in.
+#[inline(always)]
+pub fn turn() -> u32 {
+    // SAFETY: as of the type; volatile because other CPUs add to it.
+    unsafe { core::ptr::read_volatile(TURN.0.get()) as u32 }
+}
+
+#[inline(always)]
+pub fn next_turn() {
+    // SAFETY: as of the type.
+    unsafe { add(TURN.0.get(), 1) };
 }
 
 /// Refused by the loader when it differs from its own.

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, RingBuf, Stack};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
-use grey_common::{LAYOUT_VERSION, TASKS_FOLLOWED};
+use grey_common::LAYOUT_VERSION;
 use thiserror::Error;
 
 use super::attach::{Attached, attach_probe, growth_possible, off};
@@ -233,10 +233,10 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
     let is_task_cgroup =
         |status: &ProbeStatus| status.name == plan::TASK_CGROUP && status.attached.is_some();
     if probes.iter().any(is_task_cgroup) {
-        let mut tasks: Array<MapData, u64> = take(&mut ebpf, "TASKS")?;
-        tasks
-            .set(TASKS_FOLLOWED, 1, 0)
-            .map_err(|error| LoadError::Map("TASKS", one_line(&error)))?;
+        let mut followed: Array<MapData, u32> = take(&mut ebpf, "FOLLOWED")?;
+        followed
+            .set(0, 1, 0)
+            .map_err(|error| LoadError::Map("FOLLOWED", one_line(&error)))?;
     }
     Ok(Kernel {
         rare,
