@@ -92,15 +92,16 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Starts it; it does nothing until it is asked to.
+    /// Starts it; it does nothing until it is asked to, and then `count` of them five times in each thread.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(around: &Around<'_>, load: Load, threads: usize) -> Result<Loaded> {
+    pub fn start(around: &Around<'_>, load: Load, threads: usize, count: usize) -> Result<Loaded> {
         let mut command = Command::new(std::env::current_exe()?);
         around.load.hold(&mut command)?;
         let mut process = ends_with_us(&mut command)
-            .args(["load", load.name(), &threads.to_string()])
+            .args(["load", load.name()])
+            .args([threads, count].map(|number| number.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -145,7 +146,7 @@ impl Bench {
         for round in 0..self.rounds {
             let mut figures = vec![0.0; there.len()];
             // One process a round: which pages it was given makes more of a difference than most variants.
-            let mut loaded = Loaded::start(&around, load, threads)?;
+            let mut loaded = Loaded::start(&around, load, threads, load.count())?;
             for at in order(round, there.len()) {
                 let running = there[at].beside.settled(&around)?;
                 figures[at] = loaded.measure()?;
@@ -168,6 +169,16 @@ impl Bench {
 }
 
 impl Compared {
+    /// Of figures that were measured elsewhere; the first one is what the others are compared with.
+    #[must_use]
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>, rounds: Rounds) -> Compared {
+        Compared {
+            names: names.into_iter().map(str::to_owned).collect(),
+            rounds,
+            left_out: Vec::new(),
+        }
+    }
+
     /// Index of a variant that ran.
     fn at(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| known == name)

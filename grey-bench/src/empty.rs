@@ -22,15 +22,23 @@ pub struct Empty {
 /// # Errors
 /// This kernel has no such tracepoint, or does not let us.
 pub fn on_tracepoint(btf: &Btf, name: &str) -> Result<Empty> {
-    let typedef = format!("btf_trace_{name}");
-    let id = btf
-        .id_by_type_name_kind(&typedef, BtfKind::Typedef)
-        .with_context(|| typedef.clone())?;
-    let program = bpf::load(bpf::TRACING, "empty", &RETURN_0, (bpf::RAW_TP, id))
-        .with_context(|| format!("an empty program for {name}"))?;
+    let program = program(btf, name)?;
     let link = bpf::attach(program.as_fd()).with_context(|| format!("attach to {name}"))?;
     Ok(Empty {
         _link: link,
         _program: program,
     })
+}
+
+/// One for a BTF tracepoint, not attached.
+///
+/// # Errors
+/// As [`on_tracepoint`].
+pub fn program(btf: &Btf, name: &str) -> Result<OwnedFd> {
+    let typedef = format!("btf_trace_{name}");
+    let id = btf
+        .id_by_type_name_kind(&typedef, BtfKind::Typedef)
+        .with_context(|| typedef.clone())?;
+    bpf::load(bpf::TRACING, "empty", &RETURN_0, (bpf::RAW_TP, id))
+        .with_context(|| format!("an empty program for {name}"))
 }

@@ -58,7 +58,8 @@ impl Load {
     }
 
     /// Done that often in a measurement of about a third of a second.
-    fn count(self) -> usize {
+    #[must_use]
+    pub fn count(self) -> usize {
         match self {
             Load::Fault => 200_000,
             Load::HugeFault => 2_000,
@@ -83,7 +84,7 @@ pub fn touch(pages: usize) -> Result<()> {
     Ok(())
 }
 
-/// `load NAME THREADS`: for each line of stdin one with the nanoseconds of processor time that one of it takes.
+/// `load NAME THREADS COUNT`: for each line of stdin one with the nanoseconds of processor time that one of it takes.
 ///
 /// # Errors
 /// Arguments, or what the kernel refuses.
@@ -97,24 +98,25 @@ pub fn main(words: &[String]) -> Result<()> {
         [name, rest @ ..] if name == "eat" => return events::eat(rest),
         _ => {}
     }
-    let [name, threads] = words else {
-        bail!("load NAME THREADS");
+    let [name, threads, count] = words else {
+        bail!("load NAME THREADS COUNT");
     };
     let load = Load::of(name).with_context(|| format!("no load {name}"))?;
     let threads: usize = threads.parse().context("THREADS")?;
     ensure!((1..=256).contains(&threads), "1 to 256 threads");
+    let count: usize = count.parse().context("COUNT")?;
     for line in std::io::stdin().lines() {
         line?;
-        println!("{:.3}", mean_of(load, threads)?);
+        println!("{:.3}", mean_of(load, threads, count)?);
     }
     Ok(())
 }
 
 /// Measured by so many threads at once.
-fn mean_of(load: Load, threads: usize) -> Result<f64> {
+fn mean_of(load: Load, threads: usize, count: usize) -> Result<f64> {
     let each: Result<Vec<f64>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(move || measure(load)))
+            .map(|_| scope.spawn(move || measure(load, count)))
             .collect();
         running
             .into_iter()
@@ -129,10 +131,9 @@ fn mean_of(load: Load, threads: usize) -> Result<f64> {
 }
 
 /// The middle one of some bursts: somebody else's work hits one or two of them.
-fn measure(load: Load) -> Result<f64> {
+fn measure(load: Load, count: usize) -> Result<f64> {
     // Once to warm up: page tables, caches, the kernel's free lists.
-    perform(load, load.count() / 10)?;
-    let count = load.count();
+    perform(load, count / 10)?;
     let mut bursts = [0.0; BURSTS];
     for burst in &mut bursts {
         let before = used();

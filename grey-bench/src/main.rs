@@ -25,6 +25,7 @@ mod scratch;
 mod start;
 mod stats;
 mod swap;
+mod turns;
 
 use compare::Bench;
 
@@ -87,6 +88,8 @@ enum Place {
 enum Table {
     /// Page faults
     Faults,
+    /// The page fault's programs by themselves, attached in turn
+    Turns,
     /// Page faults by the kernel's own statistics
     Times,
     /// System calls
@@ -109,8 +112,9 @@ type Measure = fn(&Bench) -> Result<String>;
 
 impl Table {
     /// In the order of the report.
-    const ALL: [Table; 9] = [
+    const ALL: [Table; 10] = [
         Table::Faults,
+        Table::Turns,
         Table::Times,
         Table::Calls,
         Table::Start,
@@ -125,6 +129,7 @@ impl Table {
     fn measure(self, place: Place) -> Option<Measure> {
         match (self, place) {
             (Table::Faults, Place::Machine) => Some(probes::faults),
+            (Table::Turns, Place::Machine) => Some(turns::table),
             (Table::Times, Place::Machine) => Some(probes::times),
             (Table::Calls, Place::Machine) => Some(probes::calls),
             (Table::Start, Place::Machine) => Some(start::table),
@@ -138,6 +143,7 @@ impl Table {
             (Table::Actions, Place::Guest) => Some(actions::table),
             (
                 Table::Faults
+                | Table::Turns
                 | Table::Times
                 | Table::Calls
                 | Table::Start

@@ -41,7 +41,7 @@ impl Bench {
             for at in order(round, variants.len()) {
                 let _running = variants[at].beside.start(&around)?;
                 let before = programs();
-                Loaded::start(&around, load, 1)?.measure()?;
+                Loaded::start(&around, load, 1, load.count())?.measure()?;
                 for (id, (name, time, runs)) in programs() {
                     let (_, time_before, runs_before) =
                         before.get(&id).cloned().unwrap_or_default();
