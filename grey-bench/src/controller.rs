@@ -19,6 +19,10 @@ use crate::start::{cpu_seconds, resident};
 const TICK: Duration = Duration::from_secs(1);
 /// After the start.
 const SETTLE: Duration = Duration::from_secs(5);
+/// The same where cgroups are so many that the first look at all of them takes its time: `watch` has been once round those
+/// in which nothing happens then.
+const SETTLE_MANY: Duration = Duration::from_secs(35);
+const MANY: usize = 10_000;
 /// Parts of the cgroups that do something, percent.
 const ACTIVE: &[usize] = &[1, 10, 100];
 /// What an active cgroup does in a tick: pages that are touched and given back.
@@ -84,14 +88,17 @@ fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
     let mut out = format!(
         "## `watch --json` and `daemon` by number of cgroups\n\n\
          An active one touches {PAGES} pages in each second. CPU is of one core, over {} s, once; \"reading all\" reads each cgroup's {what} once a second, \
-         as little as a collector can do; systemd-cgtop looks once a second too. \"times\" is against `watch`.\n\n\
+         as little as a collector can do; systemd-cgtop looks once a second too. Each has {} s to settle, {} s from {MANY} cgroups on. \"times\" is against `watch`.\n\n\
          | cgroups | active | CPU | resident, peak | `daemon`, CPU | resident, peak | reading all, CPU | times | systemd-cgtop, CPU | times |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
-        extent.time.as_secs()
+        extent.time.as_secs(),
+        SETTLE.as_secs(),
+        SETTLE_MANY.as_secs()
     );
     let mut made = 0;
     for &(count, parts) in extent.sizes {
         made = tree.grow(made, count)?;
+        let settle = if count < MANY { SETTLE } else { SETTLE_MANY };
         let mut actives: Vec<usize> = parts
             .iter()
             .map(|part| (count * part).div_ceil(100))
@@ -102,7 +109,7 @@ fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
             let beside = |words: &dyn Fn() -> Result<Command>| {
                 let once = || -> Result<Taken> {
                     let command = words()?;
-                    Active::start(&tree, active)?.beside(|| measure(command, extent.time))
+                    Active::start(&tree, active)?.beside(|| measure(command, settle, extent.time))
                 };
                 // A machine that stood still for a second is asked again.
                 once().or_else(|error| {
@@ -190,9 +197,9 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-fn measure(command: Command, time: Duration) -> Result<Taken> {
+fn measure(command: Command, settle: Duration, time: Duration) -> Result<Taken> {
     let process = Process::start(command, "")?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(settle);
     let before = cpu_seconds(process.pid())?;
     let begun = Instant::now();
     std::thread::sleep(time);
