@@ -18,8 +18,8 @@ use crate::maps::{
     growth_pages, growth_step, offset, page_shift, task_btf,
 };
 
-/// Faults of a kind between two looks at the size of a process, on one CPU; a power of two. The kernel moves its own counters of it by no less (batches of at
-/// least 32 pages a CPU, percpu_counter_batch; 64 faults of a thread before 6.2), so that looking more often shows little more.
+/// Faults of a kind between two looks at a process on one CPU; a power of two. The kernel moves its counters by no less (32 pages
+/// or more a CPU, percpu_counter_batch; 64 faults of a thread before 6.2), so that looking more often shows little more.
 pub const EVERY: u64 = 64;
 /// Pages that come between two looks by small pages; the kernel's own counters move by so many at once. More is by huge
 /// pages, and each fault is looked at as long as that lasts.
