@@ -63,9 +63,10 @@ enum File {
     Max,
     High,
     Cpu,
+    Procs,
 }
 
-const FILES: [&CStr; 8] = [
+const FILES: [&CStr; 9] = [
     c"memory.current",
     c"memory.stat",
     c"memory.events",
@@ -74,6 +75,7 @@ const FILES: [&CStr; 8] = [
     c"memory.max",
     c"memory.high",
     c"cpu.stat",
+    c"cgroup.procs",
 ];
 
 /// Reads after which an absent file is looked for again: somebody may have enabled the controller meanwhile.
@@ -261,6 +263,14 @@ impl CgroupFiles {
             .find_map(|line| super::figure(line.strip_prefix(b"usage_usec ")?))
     }
 
+    /// Processes directly in it, by thread group id; none where a threaded cgroup keeps them in its domain cgroup.
+    /// `None`: the cgroup is gone, or its list could not be read.
+    pub fn pids(&mut self, buf: &mut Vec<u8>) -> Option<Vec<u32>> {
+        let mut errors = 0;
+        let content = self.content(File::Procs, buf, &mut errors).ok()?;
+        (errors == 0).then(|| parse_pids(content.unwrap_or_default()))
+    }
+
     fn check(&mut self, file: File, understood: bool, errors: &mut u32) {
         if !understood {
             *errors += 1;
@@ -305,7 +315,11 @@ impl CgroupFiles {
         let Slot::Open(fd) = slot else {
             return Ok(None);
         };
-        match read_at_start(fd.as_fd(), buf) {
+        let read = match file {
+            File::Procs => read_in_pieces(fd.as_fd(), buf),
+            _ => read_at_start(fd.as_fd(), buf),
+        };
+        match read {
             Ok(len) => Ok(Some(&buf[..len])),
             Err(error) => self.failed(file, "read", error, errors).map(|()| None),
         }
@@ -340,22 +354,44 @@ impl CgroupFiles {
 /// Reads a kernel file from its beginning into `buf`, which grows as needed. Such a file is made in one piece, so
 /// that a read which leaves room has seen all of it.
 pub(crate) fn read_at_start(fd: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<usize, Errno> {
+    read(fd, buf, usize::MAX)
+}
+
+/// The same of a file that is made record by record: a read gets as many as go into the kernel's buffer, a page at least
+/// (fs/seq_file.c), and only one that fell far short of it has seen the last one.
+fn read_in_pieces(fd: BorrowedFd<'_>, buf: &mut Vec<u8>) -> Result<usize, Errno> {
+    read(fd, buf, 2048)
+}
+
+/// To the end, which is a read of nothing, or one of less than `short` that left room.
+fn read(fd: BorrowedFd<'_>, buf: &mut Vec<u8>, short: usize) -> Result<usize, Errno> {
     if buf.len() < 4096 {
         buf.resize(4096, 0);
     }
     let mut filled = 0;
     loop {
         match rustix::io::pread(fd, &mut buf[filled..], filled as u64) {
-            Ok(n) if filled + n < buf.len() => return Ok(filled + n),
+            Ok(n) if n == 0 || (n < short && filled + n < buf.len()) => return Ok(filled + n),
             Ok(n) => {
                 filled += n;
-                let len = buf.len() * 2;
-                buf.resize(len, 0);
+                if filled == buf.len() {
+                    let len = buf.len() * 2;
+                    buf.resize(len, 0);
+                }
             }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The lines of cgroup.procs. Pid 0 stands for a process of another pid namespace: it cannot be looked up.
+pub(super) fn parse_pids(text: &[u8]) -> Vec<u32> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(super::figure)
+        .filter_map(|pid| u32::try_from(pid).ok())
+        .filter(|pid| *pid != 0)
+        .collect()
 }
 
 #[cfg(test)]

@@ -281,13 +281,7 @@ impl CgroupFs {
                 Err(source) => return Err(fail("read", source)),
             }
         }
-        // Pid 0 stands for a process of another pid namespace: it cannot be looked up.
-        Ok(text
-            .split(|byte| *byte == b'\n')
-            .filter_map(super::figure)
-            .filter_map(|pid| u32::try_from(pid).ok())
-            .filter(|pid| *pid != 0)
-            .collect())
+        Ok(super::cgroup_files::parse_pids(&text))
     }
 }
 

@@ -9,6 +9,7 @@ mod health;
 mod kills;
 mod processes;
 mod records;
+mod rota;
 mod scan;
 mod suspects;
 mod verdicts;
@@ -31,6 +32,7 @@ use budget::Keeping;
 pub use budget::{Budget, Pace};
 pub use clock::Clock;
 use coverage::Coverage;
+use rota::Rota;
 use suspects::Suspects;
 pub(crate) use suspects::USUAL as SUSPECT_TIME;
 use verdicts::Judge;
@@ -70,9 +72,7 @@ struct Known {
     files: Option<Box<CgroupFiles>>,
     /// Whether it was seen active when it was last due.
     active: bool,
-    /// Tick of the last reading, or of the last look that found it quiet.
-    read_at: u64,
-    /// Looks since then that found nothing changed.
+    /// Looks since the last reading that found nothing changed.
     quiet: u8,
     /// memory.current and CPU time when last read in full.
     level: (Figure, Figure),
@@ -182,6 +182,8 @@ pub struct Observer {
     bare: processes::Bare,
     /// Cgroups to be read at the next tick for another reason than their counters.
     touched: HashSet<u64>,
+    /// Who is looked at without having been seen active.
+    rota: Rota,
     /// Victims of late, so that threads of one process do not make several events.
     victims: Vec<(u32, u64)>,
     /// Processes that grew of late, by tick.
@@ -249,6 +251,7 @@ impl Observer {
             procs,
             bare: processes::Bare::default(),
             touched: HashSet::new(),
+            rota: Rota::default(),
             victims: Vec::new(),
             grown: HashMap::new(),
             last_growth: HashMap::new(),
@@ -395,27 +398,31 @@ impl Observer {
     fn due(&mut self) -> Vec<u64> {
         self.collect();
         let mut due: HashSet<u64> = std::mem::take(&mut self.touched);
+        for id in &due {
+            if let Some(known) = self.known.get_mut(id) {
+                known.active = true;
+            }
+        }
         let slow = self.slow_pace();
         let all = self.tick == 0 || slow == 1;
         let judge = self.judge.as_ref();
         let many = self.known.len() > OPEN_CGROUPS;
-        for (id, known) in &mut self.known {
-            known.active = due.contains(id);
-            if all {
-                due.insert(*id);
+        let turns = if all {
+            self.known.keys().copied().collect()
+        } else {
+            self.rota.turns(slow, |id| self.known.contains_key(&id))
+        };
+        for id in turns {
+            if due.contains(&id) {
                 continue;
             }
-            // Spread over the ticks by id, so that they do not come all at once.
-            let look = self.tick >= known.read_at + slow
-                || (known.read_at + slow / 2 < self.tick && (id + self.tick).is_multiple_of(slow));
-            if !look || known.active {
+            let Some(known) = self.known.get_mut(&id) else {
                 continue;
-            }
+            };
+            known.active = false;
             let stands = judge.is_some_and(|judge| judge.stands(known.cgroup.path()));
-            if slow > 1 && !stands && known.is_quiet(self.options.cpu, many, &mut self.buf) {
-                known.read_at = self.tick;
-            } else {
-                due.insert(*id);
+            if all || stands || !known.is_quiet(self.options.cpu, many, &mut self.buf) {
+                due.insert(id);
             }
         }
         let mut due: Vec<u64> = due

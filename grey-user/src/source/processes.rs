@@ -54,12 +54,18 @@ impl Observer {
     /// Counts the cgroup's own processes and moves the difference up the tree.
     pub(super) fn count_processes(&mut self, id: u64, now: Timestamp, out: &mut Vec<Notice>) {
         let Some(procs) = &mut self.procs else { return };
-        let Some(known) = self.known.get(&id).filter(|known| known.wanted) else {
+        let Some(known) = self.known.get_mut(&id).filter(|known| known.wanted) else {
             return;
         };
-        let listed = match self.fs.mount() {
-            Some(_) => self.fs.pids(known.cgroup.path()),
-            None => procs.pids(),
+        let listed = match (&mut known.files, self.fs.mount()) {
+            (Some(files), _) => {
+                let Some(pids) = files.pids(&mut self.buf) else {
+                    return;
+                };
+                Ok(pids)
+            }
+            (None, Some(_)) => self.fs.pids(known.cgroup.path()),
+            (None, None) => procs.pids(),
         };
         let pids = match listed {
             Ok(pids) => pids,

@@ -96,6 +96,7 @@ impl Observer {
             self.take_in_above(id);
             return;
         }
+        self.rota.push(id);
         self.known.insert(
             id,
             Box::new(Known {
@@ -104,7 +105,6 @@ impl Observer {
                 above: false,
                 limited: false,
                 files: None,
-                read_at: self.tick,
                 active: false,
                 quiet: 0,
                 level: <(Figure, Figure)>::default(),

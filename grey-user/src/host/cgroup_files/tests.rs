@@ -193,3 +193,46 @@ fn a_real_cgroup_is_gone_once_it_is_removed() {
     assert_eq!(files.read(&mut buf), Err(Gone));
     assert!(!files.is_alive());
 }
+
+#[test]
+fn processes_are_those_of_the_moment_however_many_they_are() {
+    let fs = CgroupFs::discover(&Host::live());
+    let Some(own) = OwnCgroup::make(&fs, "pids") else {
+        return;
+    };
+    let id = rustix::fs::stat(fs.reach(own.path())).unwrap().st_ino;
+    let mut files = CgroupFiles::open(&fs, id, own.path()).unwrap().unwrap();
+    let mut buf = Vec::new();
+    assert_eq!(files.pids(&mut buf), Some(Vec::new()));
+    // More than go into a page, which is what the kernel gives at once.
+    let mut children: Vec<_> = (0..1000)
+        .map(|_| {
+            std::process::Command::new("sleep")
+                .arg("600")
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let procs = fs.reach(own.path()).join("cgroup.procs");
+    let moved: Vec<_> = children
+        .iter()
+        .map(|child| std::fs::write(&procs, child.id().to_string()))
+        .collect();
+    let many = files.pids(&mut buf);
+    let mut pids: Vec<u32> = children.iter().map(std::process::Child::id).collect();
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let none = files.pids(&mut buf);
+    for written in moved {
+        written.unwrap();
+    }
+    let mut many = many.unwrap();
+    many.sort_unstable();
+    pids.sort_unstable();
+    assert_eq!(many, pids);
+    assert_eq!(none, Some(Vec::new()));
+    drop(own);
+    assert_eq!(files.pids(&mut buf), None);
+}
