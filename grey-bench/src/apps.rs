@@ -173,7 +173,8 @@ pub fn table(bench: &Bench) -> Result<String> {
          With and without `grey-ebpf daemon` as it comes, which observes, and beside empty programs on the tracepoints that an application \
          comes by; {} rounds of the three, whose order changes. CPU is user and system time of all processes of the application, client \
          and server, by the cpu.stat of their cgroup. A ratio above 1 is more CPU an operation, and fewer operations a second.\n\n\
-         | application | one | CPU without, µs | CPU, empty programs | CPU, daemon | time, daemon |\n|---|---|---|---|---|---|\n",
+         | application | one | CPU without, µs | CPU, empty programs | CPU, daemon | CPU, daemon to empty programs | time, daemon |\n\
+         |---|---|---|---|---|---|---|\n",
         bench.rounds
     );
     let mut left_out = String::new();
@@ -230,14 +231,16 @@ fn measured(
     drop(application);
     let without = cpu.of(WITHOUT).context("no rounds")?.scaled(1e6);
     let digits = if without.median < 100.0 { 2 } else { 0 };
-    let ratio = |rounds: &Rounds, of| rounds.ratio(of, WITHOUT).context("no rounds");
+    let to = |rounds: &Rounds, of, base| rounds.ratio(of, base).context("no rounds");
+    let ratio = |rounds: &Rounds, of| to(rounds, of, WITHOUT);
     Ok(format!(
-        "| {} | {} | {} | {} | {} | {} |\n",
+        "| {} | {} | {} | {} | {} | {} | {} |\n",
         entry.name,
         entry.operation,
         shown(without, digits),
         shown(ratio(&cpu, EMPTY)?, 3),
         shown(ratio(&cpu, DAEMON)?, 3),
+        shown(to(&cpu, DAEMON, EMPTY)?, 3),
         shown(ratio(&time, DAEMON)?, 3)
     ))
 }

@@ -23,6 +23,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// in which nothing happens then.
 const SETTLE_MANY: Duration = Duration::from_secs(35);
 const MANY: usize = 10_000;
+/// Of so many: each is looked at once meanwhile.
+const TIME_MANY: Duration = Duration::from_secs(30);
 /// Parts of the cgroups that do something, percent.
 const ACTIVE: &[usize] = &[1, 10, 100];
 /// What an active cgroup does in a tick: pages that are touched and given back.
@@ -87,18 +89,23 @@ fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
     };
     let mut out = format!(
         "## `watch --json` and `daemon` by number of cgroups\n\n\
-         An active one touches {PAGES} pages in each second. CPU is of one core, over {} s, once; \"reading all\" reads each cgroup's {what} once a second, \
-         as little as a collector can do; systemd-cgtop looks once a second too. Each has {} s to settle, {} s from {MANY} cgroups on. \"times\" is against `watch`.\n\n\
+         An active one touches {PAGES} pages in each second. CPU is of one core, over {} s, once, {} s from {MANY} cgroups on; \"reading all\" reads each cgroup's {what} once a second, \
+         as little as a collector can do; systemd-cgtop looks once a second too. Each has {} s to settle, {} s of so many. \"times\" is against `watch`.\n\n\
          | cgroups | active | CPU | resident, peak | `daemon`, CPU | resident, peak | reading all, CPU | times | systemd-cgtop, CPU | times |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
         extent.time.as_secs(),
+        TIME_MANY.as_secs(),
         SETTLE.as_secs(),
         SETTLE_MANY.as_secs()
     );
     let mut made = 0;
     for &(count, parts) in extent.sizes {
         made = tree.grow(made, count)?;
-        let settle = if count < MANY { SETTLE } else { SETTLE_MANY };
+        let (settle, time) = if count < MANY {
+            (SETTLE, extent.time)
+        } else {
+            (SETTLE_MANY, TIME_MANY)
+        };
         let mut actives: Vec<usize> = parts
             .iter()
             .map(|part| (count * part).div_ceil(100))
@@ -109,7 +116,7 @@ fn measured(bench: &Bench, extent: &Extent) -> Result<String> {
             let beside = |words: &dyn Fn() -> Result<Command>| {
                 let once = || -> Result<Taken> {
                     let command = words()?;
-                    Active::start(&tree, active)?.beside(|| measure(command, settle, extent.time))
+                    Active::start(&tree, active)?.beside(|| measure(command, settle, time))
                 };
                 // A machine that stood still for a second is asked again.
                 once().or_else(|error| {

@@ -20,7 +20,6 @@ impl Observer {
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };
-        known.quiet = 0;
         known.sampled = now;
         if !known.wanted {
             // For the detector's eyes only.

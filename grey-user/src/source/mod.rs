@@ -72,8 +72,6 @@ struct Known {
     files: Option<Box<CgroupFiles>>,
     /// Whether it was seen active when it was last due.
     active: bool,
-    /// Looks since the last reading that found nothing changed.
-    quiet: u8,
     /// memory.current and CPU time when last read in full.
     level: (Figure, Figure),
     /// Time of the last sample.
@@ -102,29 +100,28 @@ struct Known {
 /// kernel's, and there are limits to how many may be open.
 const OPEN_CGROUPS: usize = 500;
 
-/// A cgroup that is found quiet at so many looks in a row is read in full all the same.
-const QUIET_LOOKS: u8 = 8;
+/// Rounds of looks in which each cgroup is read in full once, however quiet it is.
+const FULL_ROUNDS: u64 = 9;
+/// Of many cgroups so many a tick at most: to read one in full costs seven times what a look does, and thousands in which
+/// nothing happens would take more than all that do something.
+const FULL_AT_ONCE: u64 = 16;
 
 impl Known {
     /// A look at a cgroup in which nobody faulted or called: whether its memory and its CPU time are what they were. Most of
     /// thousands of cgroups are like that, and reading all of memory.stat and the rest to find it costs ten times as much.
     fn is_quiet(&mut self, cpu: bool, many: bool, buf: &mut Vec<u8>) -> bool {
-        if !self.wanted || self.quiet >= QUIET_LOOKS {
+        if !self.wanted {
             return false;
         }
         let Some(files) = &mut self.files else {
             // Without the memory controller figures are those of processes. One that came in shows when it faults.
-            let same = self.processes_known && self.all.count == 0;
-            self.quiet += u8::from(same);
-            return same;
+            return self.processes_known && self.all.count == 0;
         };
         let now = files.level(cpu, buf);
         if many {
             files.release();
         }
-        let same = now.0.is_some() && now == (self.level.0.get(), self.level.1.get());
-        self.quiet += u8::from(same);
-        same
+        now.0.is_some() && now == (self.level.0.get(), self.level.1.get())
     }
 }
 
@@ -183,7 +180,9 @@ pub struct Observer {
     /// Cgroups to be read at the next tick for another reason than their counters.
     touched: HashSet<u64>,
     /// Who is looked at without having been seen active.
-    rota: Rota,
+    looks: Rota,
+    /// Who is read in full without having changed.
+    full: Rota,
     /// Victims of late, so that threads of one process do not make several events.
     victims: Vec<(u32, u64)>,
     /// Processes that grew of late, by tick.
@@ -251,7 +250,8 @@ impl Observer {
             procs,
             bare: processes::Bare::default(),
             touched: HashSet::new(),
-            rota: Rota::default(),
+            looks: Rota::default(),
+            full: Rota::default(),
             victims: Vec::new(),
             grown: HashMap::new(),
             last_growth: HashMap::new(),
@@ -407,21 +407,24 @@ impl Observer {
         let all = self.tick == 0 || slow == 1;
         let judge = self.judge.as_ref();
         let many = self.known.len() > OPEN_CGROUPS;
-        let turns = if all {
-            self.known.keys().copied().collect()
+        let lives = |id| self.known.contains_key(&id);
+        let (looks, full) = if all {
+            (Vec::new(), self.known.keys().copied().collect())
         } else {
-            self.rota.turns(slow, |id| self.known.contains_key(&id))
+            let round = (slow * FULL_ROUNDS).max(self.known.len() as u64 / FULL_AT_ONCE);
+            (self.looks.turns(slow, lives), self.full.turns(round, lives))
         };
-        for id in turns {
-            if due.contains(&id) {
-                continue;
-            }
-            let Some(known) = self.known.get_mut(&id) else {
+        let full: HashSet<u64> = full.into_iter().collect();
+        for &id in full.iter().chain(&looks) {
+            let Some(known) = self.known.get_mut(&id).filter(|_| !due.contains(&id)) else {
                 continue;
             };
             known.active = false;
-            let stands = judge.is_some_and(|judge| judge.stands(known.cgroup.path()));
-            if all || stands || !known.is_quiet(self.options.cpu, many, &mut self.buf) {
+            let stands = || judge.is_some_and(|judge| judge.stands(known.cgroup.path()));
+            if full.contains(&id)
+                || stands()
+                || !known.is_quiet(self.options.cpu, many, &mut self.buf)
+            {
                 due.insert(id);
             }
         }

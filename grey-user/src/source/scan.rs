@@ -96,7 +96,8 @@ impl Observer {
             self.take_in_above(id);
             return;
         }
-        self.rota.push(id);
+        self.looks.push(id);
+        self.full.push(id);
         self.known.insert(
             id,
             Box::new(Known {
@@ -106,7 +107,6 @@ impl Observer {
                 limited: false,
                 files: None,
                 active: false,
-                quiet: 0,
                 level: <(Figure, Figure)>::default(),
                 sampled: Timestamp::default(),
                 limits_at: Figure::default(),
