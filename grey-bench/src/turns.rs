@@ -82,7 +82,7 @@ pub fn table(bench: &Bench) -> Result<String> {
     let around = Around::new(&bench.grey_ebpf)?;
     let turns = TURNS * bench.rounds;
     let programs = programs(&around)?;
-    let (means, each) = in_turn(&around, &programs, turns, "programs")?;
+    let (means, each) = in_turn(&around, &programs, 1, turns, "Programs")?;
     let mut out = format!(
         "## Programs in turn\n\n\
          The page fault's programs by themselves, of a `watch` that has ended, attached one after the other while one process \
@@ -99,14 +99,23 @@ pub fn table(bench: &Bench) -> Result<String> {
         let _ = write!(out, "{end}{} {}", kind.name, added.join(", "));
         (first, end) = (first + kind.runs.len(), "; ");
     }
-    let lives = lives();
-    let (means, _) = in_turn(&around, &lives, turns, "running")?;
     let _ = write!(
         out,
         ".\n\nA running `watch`, with all of its probes and all that it does, and empty programs on the same two hooks, each \
-         begun anew {LIVES} times in a turn; {turns} turns.\n\n{}",
-        compared(&lives, means).table("fault", Some(EMPTY_PROGRAMS))
+         begun anew {LIVES} times in a turn; {turns} turns.\n"
     );
+    let lives = lives();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut threads = vec![
+        (1, "One thread"),
+        (processors, "A thread on each processor"),
+    ];
+    threads.dedup_by_key(|(threads, _)| *threads);
+    for (threads, title) in threads {
+        let (means, _) = in_turn(&around, &lives, threads, turns, title)?;
+        let table = compared(&lives, means).table("fault", Some(EMPTY_PROGRAMS));
+        let _ = write!(out, "\n{title}:\n\n{table}");
+    }
     Ok(out)
 }
 
@@ -151,11 +160,12 @@ fn lives() -> Vec<Kind> {
 fn in_turn(
     around: &Around<'_>,
     kinds: &[Kind],
+    threads: usize,
     turns: usize,
     what: &str,
 ) -> Result<(Rounds, Rounds)> {
     let runs: Vec<&Run> = kinds.iter().flat_map(|kind| &kind.runs).collect();
-    let mut loaded = Loaded::start(around, Load::Fault, 1, FAULTS)?;
+    let mut loaded = Loaded::start(around, Load::Fault, threads, FAULTS)?;
     let (mut means, mut each) = (Rounds::default(), Rounds::default());
     for turn in 0..turns {
         let mut figures = vec![0.0; runs.len()];
