@@ -21,10 +21,10 @@ const TICK: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_secs(5);
 /// The same where cgroups are so many that the first look at all of them takes its time: `watch` has been once round those
 /// in which nothing happens then.
-const SETTLE_MANY: Duration = Duration::from_secs(35);
+const SETTLE_MANY: Duration = Duration::from_secs(45);
 const MANY: usize = 10_000;
 /// Of so many: each is looked at once meanwhile.
-const TIME_MANY: Duration = Duration::from_secs(30);
+const TIME_MANY: Duration = Duration::from_secs(40);
 /// Parts of the cgroups that do something, percent.
 const ACTIVE: &[usize] = &[1, 10, 100];
 /// What an active cgroup does in a tick: pages that are touched and given back.

@@ -102,9 +102,10 @@ const OPEN_CGROUPS: usize = 500;
 
 /// Rounds of looks in which each cgroup is read in full once, however quiet it is.
 const FULL_ROUNDS: u64 = 9;
-/// Of many cgroups so many a tick at most: to read one in full costs seven times what a look does, and thousands in which
-/// nothing happens would take more than all that do something.
-const FULL_AT_ONCE: u64 = 16;
+/// Of many cgroups no more than so many a tick are looked at, and read in full, which costs seven times as much: thousands in
+/// which nothing happens would take more than all that do something.
+const LOOKS_AT_ONCE: u64 = 256;
+const FULL_AT_ONCE: u64 = 12;
 
 impl Known {
     /// A look at a cgroup in which nobody faulted or called: whether its memory and its CPU time are what they were. Most of
@@ -411,8 +412,10 @@ impl Observer {
         let (looks, full) = if all {
             (Vec::new(), self.known.keys().copied().collect())
         } else {
-            let round = (slow * FULL_ROUNDS).max(self.known.len() as u64 / FULL_AT_ONCE);
-            (self.looks.turns(slow, lives), self.full.turns(round, lives))
+            let known = self.known.len() as u64;
+            let looks = slow.max(known / LOOKS_AT_ONCE);
+            let full = (slow * FULL_ROUNDS).max(known / FULL_AT_ONCE);
+            (self.looks.turns(looks, lives), self.full.turns(full, lives))
         };
         let full: HashSet<u64> = full.into_iter().collect();
         for &id in full.iter().chain(&looks) {
