@@ -409,15 +409,18 @@ impl Observer {
         let judge = self.judge.as_ref();
         let many = self.known.len() > OPEN_CGROUPS;
         let lives = |id| self.known.contains_key(&id);
+        let known = self.known.len() as u64;
+        // In one round where all are read: whoever is gone leaves the lists then, too.
         let (looks, full) = if all {
-            (Vec::new(), self.known.keys().copied().collect())
+            (1, 1)
         } else {
-            let known = self.known.len() as u64;
-            let looks = slow.max(known / LOOKS_AT_ONCE);
-            let full = (slow * FULL_ROUNDS).max(known / FULL_AT_ONCE);
-            (self.looks.turns(looks, lives), self.full.turns(full, lives))
+            (
+                slow.max(known / LOOKS_AT_ONCE),
+                (slow * FULL_ROUNDS).max(known / FULL_AT_ONCE),
+            )
         };
-        let full: HashSet<u64> = full.into_iter().collect();
+        let looks = self.looks.turns(looks, lives);
+        let full: HashSet<u64> = self.full.turns(full, lives).into_iter().collect();
         for &id in full.iter().chain(&looks) {
             let Some(known) = self.known.get_mut(&id).filter(|_| !due.contains(&id)) else {
                 continue;
