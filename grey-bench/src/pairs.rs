@@ -133,16 +133,22 @@ impl Rounds {
     }
 }
 
-/// The order of a round's variants: each comes first, second, … equally often.
+/// The order of a round's variants: each comes at each place, and behind each other one, equally often, since what one
+/// leaves behind may reach the next. A Latin square of E. J. Williams (1949), and the same backwards in every other round,
+/// which an odd number of variants needs.
 pub fn order(round: usize, variants: usize) -> impl Iterator<Item = usize> {
     (0..variants).map(move |at| {
-        let turned = (at + round / 2) % variants;
-        // Every other round goes backwards, so that nobody always follows the same one.
-        if round.is_multiple_of(2) {
-            turned
+        let at = if round.is_multiple_of(2) {
+            at
         } else {
-            variants - 1 - turned
-        }
+            variants - 1 - at
+        };
+        let zigzag = if at.is_multiple_of(2) {
+            at / 2
+        } else {
+            variants - at.div_ceil(2)
+        };
+        (zigzag + round / 2) % variants
     })
 }
 
@@ -198,13 +204,24 @@ mod tests {
     }
 
     #[test]
-    fn each_variant_comes_at_each_place_equally_often() {
-        let (variants, mut seen) = (3, [[0; 3]; 3]);
-        for round in 0..2 * variants {
-            for (place, variant) in order(round, variants).enumerate() {
-                seen[variant][place] += 1;
+    fn each_variant_comes_at_each_place_and_behind_each_other_equally_often() {
+        for variants in 1..8 {
+            let mut places = vec![vec![0; variants]; variants];
+            let mut behind = vec![vec![0; variants]; variants];
+            for round in 0..2 * variants {
+                let order: Vec<usize> = order(round, variants).collect();
+                for (place, &variant) in order.iter().enumerate() {
+                    places[variant][place] += 1;
+                }
+                for pair in order.windows(2) {
+                    behind[pair[1]][pair[0]] += 1;
+                }
+            }
+            assert_eq!(places, vec![vec![2; variants]; variants]);
+            for (variant, behind) in behind.iter_mut().enumerate() {
+                assert_eq!(behind.remove(variant), 0);
+                assert!(behind.iter().all(|&times| times == 2), "{behind:?}");
             }
         }
-        assert_eq!(seen, [[2; 3]; 3]);
     }
 }

@@ -85,9 +85,9 @@ pub fn table(bench: &Bench) -> Result<String> {
     let (means, each) = in_turn(&around, &programs, 1, turns, "Programs")?;
     let mut out = format!(
         "## Programs in turn\n\n\
-         The page fault's programs by themselves, of a `watch` that has ended, attached one after the other while one process \
-         takes {FAULTS} faults of 4 KiB five times; {turns} turns. Each is loaded {COPIES} times, since the place of its code makes a \
-         difference; the mean of its copies counts.\n\n{}\nOne by one, added ns: ",
+         The page fault's programs by themselves, of a `watch` that has ended, attached one after the other while a process \
+         takes {FAULTS} faults of 4 KiB five times, another process every {TURNS} turns; {turns} turns. Each is loaded {COPIES} \
+         times, since the place of its code makes a difference; the mean of its copies counts.\n\n{}\nOne by one, added ns: ",
         compared(&programs, means).table("fault", Some(EMPTY))
     );
     let (mut first, mut end) = (1, "");
@@ -165,7 +165,8 @@ fn in_turn(
     what: &str,
 ) -> Result<(Rounds, Rounds)> {
     let runs: Vec<&Run> = kinds.iter().flat_map(|kind| &kind.runs).collect();
-    let mut loaded = Loaded::start(around, Load::Fault, threads, FAULTS)?;
+    let start = || Loaded::start(around, Load::Fault, threads, FAULTS);
+    let mut loaded = start()?;
     let (mut means, mut each) = (Rounds::default(), Rounds::default());
     for turn in 0..turns {
         let mut figures = vec![0.0; runs.len()];
@@ -182,6 +183,8 @@ fn in_turn(
         each.0.push(figures);
         if (turn + 1).is_multiple_of(TURNS) {
             eprintln!("  {what}, turn {} of {turns}", turn + 1);
+            // Another one, whose own place in memory is another.
+            loaded = start()?;
         }
     }
     Ok((means, each))
