@@ -8,7 +8,7 @@ use core::mem::{offset_of, size_of};
 pub mod stack;
 
 /// Version of these layouts. The kernel object carries it in a global; the loader refuses another one.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// `TASK_COMM_LEN` of the kernel (include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
@@ -113,6 +113,20 @@ pub struct Slot {
     pub cgroup: u64,
     /// Set by the kernel side when a counter moved, cleared by the user side before it reads them.
     pub dirty: u64,
+}
+
+/// What the kernel side says of one cgroup in a walk over all of them; the user side maps the array of them into memory.
+/// The first element counts the others in `cgroup`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupLevel {
+    /// v2 cgroup id.
+    pub cgroup: u64,
+    /// As memory.current, in pages.
+    pub pages: u64,
+    /// CPU time with that of its descendants, nanoseconds, as of the last flush (what reading cpu.stat of it or of a
+    /// cgroup above it does first).
+    pub cpu_ns: u64,
 }
 
 /// Faults that one CPU took in a row for one cgroup, and has not moved to the counter table yet: the common fault
@@ -477,6 +491,12 @@ pub struct Offsets {
     pub task_stack: u32,
     /// `vm_fault.address`
     pub vmf_address: u32,
+    /// `cgroup.subsys[memory_cgrp_id]`
+    pub cgroup_memory: u32,
+    /// `cgroup.bstat.cputime.sum_exec_runtime`
+    pub cgroup_cpu: u32,
+    /// `mem_cgroup.memory.usage`, from `mem_cgroup.css` on
+    pub css_usage: u32,
 }
 
 impl Offsets {
@@ -506,6 +526,9 @@ impl Offsets {
         mm_brk: NO_OFFSET,
         task_stack: NO_OFFSET,
         vmf_address: NO_OFFSET,
+        cgroup_memory: NO_OFFSET,
+        cgroup_cpu: NO_OFFSET,
+        css_usage: NO_OFFSET,
     };
 }
 
@@ -538,7 +561,8 @@ const _: () = {
     assert!(size_of::<CgroupGrowth>() == 16);
     assert!(size_of::<LossCount>() == 16);
     assert!(size_of::<Slot>() == 16);
-    assert!(size_of::<Offsets>() == 24 * 4);
+    assert!(size_of::<CgroupLevel>() == 24);
+    assert!(size_of::<Offsets>() == 27 * 4);
 };
 
 #[cfg(feature = "user")]

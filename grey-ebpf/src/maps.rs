@@ -4,8 +4,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuArray, RingBuf, Stack, StackTrace};
 use grey_common::stack::{PageKey, StackCount, StackKey, StackState};
 use grey_common::{
-    CgroupCounters, CgroupGrowth, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth, RecordKind,
-    Slot, Streak, loss,
+    CgroupCounters, CgroupGrowth, CgroupLevel, LAYOUT_VERSION, LossCount, Offsets, ProcessGrowth,
+    RecordKind, Slot, Streak, loss,
 };
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -40,6 +40,9 @@ pub static FOLLOWED: Array<u32> = Array::with_max_entries(1, 0);
 /// Between which sizes the process that this CPU looked at last need not be looked up.
 #[map]
 pub static MARKS: PerCpuArray<Marks> = PerCpuArray::with_max_entries(1, 0);
+/// What a walk over all cgroups found, behind the number of them, mapped by the user side.
+#[map]
+pub static LEVELS: Array<CgroupLevel> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Thread to what it entered and has not left.
 #[map]
 pub static PENDING_VM: HashMap<u64, PendingVm> = HashMap::with_max_entries(1024, 0);

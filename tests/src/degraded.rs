@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::harness::{Finished, Observer, Outcome, TempCgroup, Workload, assert_within};
 
 /// Names the probes, or `probe=way`, that must fail.
-const SWITCH: &str = "GREY_EBPF_FAIL_PROBES";
+pub(crate) const SWITCH: &str = "GREY_EBPF_FAIL_PROBES";
 const SOON: Duration = Duration::from_secs(40);
 
 /// Each probe and the figures of a sample that go with it. The other probes give events only.
@@ -68,6 +68,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("cgroup_lifecycle", &[]),
     ("process_lifecycle", &[]),
     ("task_cgroup", &[]),
+    ("cgroup_levels", &[]),
 ];
 
 /// Figures that two probes give together: gone only when both are.

@@ -7,14 +7,36 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::attribution::scene::Scene;
-use crate::harness::{Outcome, Trial, cgroup_root};
+use crate::degraded::SWITCH;
+use crate::enforcing::Desk;
+use crate::harness::{Observer, Outcome, TempCgroup, Trial, Workload, cgroup_root};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![Trial::new(
-        "vm_quiet_cgroup_is_told_of_seldom_and_at_once_when_its_memory_changes_without_a_fault",
-        told_of_seldom,
-    )]
+    vec![
+        Trial::new(
+            "vm_quiet_cgroup_is_told_of_seldom_and_at_once_when_its_memory_changes_without_a_fault",
+            || told_of_seldom(""),
+        ),
+        // Where a walk over all cgroups shows it by default, their files do it as well.
+        Trial::new(
+            "vm_quiet_cgroup_is_told_of_seldom_by_its_files_alone",
+            || told_of_seldom(LEVELS),
+        )
+        .shown_on(&["6.12"]),
+        Trial::new(
+            "vm_quiet_cgroup_that_computes_is_told_of_by_the_daemon_and_its_idle_neighbour_is_not",
+            || computes(""),
+        ),
+        Trial::new(
+            "vm_quiet_cgroup_that_computes_is_told_of_by_its_files_alone",
+            || computes(LEVELS),
+        )
+        .shown_on(&["6.12"]),
+    ]
 }
+
+/// The probe that walks over all cgroups.
+const LEVELS: &str = "cgroup_levels";
 
 const M: u64 = 1 << 20;
 const FILE: &str = "/tmp/grey-quiet";
@@ -25,8 +47,8 @@ const LOOKED_ON: Duration = Duration::from_secs(5);
 const LOOKS: usize = 10;
 const MOST: usize = LOOKS / 9 + 2;
 
-fn told_of_seldom() -> Result<Outcome> {
-    let mut scene = Scene::with(&["--slow-ticks", &SLOW.to_string()])?;
+fn told_of_seldom(fail: &str) -> Result<Outcome> {
+    let mut scene = Scene::with_variables(&["--slow-ticks", &SLOW.to_string()], &[(SWITCH, fail)])?;
     // A file of tmpfs is charged to who writes it, and goes without anybody faulting.
     scene.a.write("cgroup.procs", "0")?;
     fs::write(FILE, vec![1; 20 * M as usize])?;
@@ -61,4 +83,64 @@ fn told_of_seldom() -> Result<Outcome> {
             current(event).is_some_and(|current| current < 4 * M)
         })?;
     Ok(Outcome::Passed)
+}
+
+/// The daemon's ticks come each tenth of a second, and a look is due every thirtieth.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// A cgroup that takes CPU time and no memory is none that sleeps; nobody sees it fault.
+fn computes(fail: &str) -> Result<Outcome> {
+    let parent = TempCgroup::new("quiet")?;
+    parent.delegate("+memory")?;
+    let (busy, idle) = (parent.child("busy")?, parent.child("idle")?);
+    let (mut computer, mut sleeper) = (Workload::start(&busy)?, Workload::start(&idle)?);
+    for workload in [&mut computer, &mut sleeper] {
+        workload.step("touch 64")?;
+    }
+    let desk = Desk::new("quiet", "[budget]\ncpu_pct = 0\n")?;
+    let (state, config) = (
+        desk.scratch.argument("state")?,
+        desk.scratch.argument("config.toml")?,
+    );
+    let args = [
+        "daemon",
+        "--samples",
+        "--interval",
+        "100ms",
+        "--state-dir",
+        &state,
+        "--config",
+        &config,
+    ];
+    let mut daemon = Observer::start_with(&args, &[(SWITCH, fail)])?;
+    let within = Duration::from_secs(20);
+    for cgroup in [&busy, &idle] {
+        daemon.wait_event("a sample", within, |event| {
+            cpu(event, cgroup.path()).is_some()
+        })?;
+    }
+    computer.send(&format!("spin {}", (LOOK * 6).as_millis()))?;
+    // What the step itself begins with may be told of at once.
+    std::thread::sleep(LOOK);
+    let before = daemon.events()?.len();
+    std::thread::sleep(LOOK * 3);
+    let mut seen = |path: &str| -> Result<Vec<u64>> {
+        let events = &daemon.events()?[before..];
+        Ok(events.iter().filter_map(|event| cpu(event, path)).collect())
+    };
+    let (computed, slept) = (seen(busy.path())?, seen(idle.path())?);
+    ensure!(
+        computed.len() >= 2 && computed.is_sorted_by(|a, b| a < b),
+        "CPU time of who computes: {computed:?}"
+    );
+    // A full reading may come in that time.
+    ensure!(slept.len() <= 1, "who sleeps was told of: {slept:?}");
+    computer.reply(within)?;
+    Ok(Outcome::Passed)
+}
+
+fn cpu(event: &Value, path: &str) -> Option<u64> {
+    (event["type"] == "sample" && event["cgroup"]["path"] == path)
+        .then(|| event["cpu"]["usage_us_total"].as_u64())
+        .flatten()
 }

@@ -1,16 +1,19 @@
 //! Attaches a probe in the first of its ways that works.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use aya::programs::fentry::FEntryLinkId;
 use aya::programs::fexit::FExitLinkId;
 use aya::programs::kprobe::KProbeLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::trace_point::TracePointLinkId;
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, TracePoint};
+use aya::programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, TracePoint};
 use aya::{Btf, Ebpf};
 use grey_common::NO_OFFSET;
 
 use super::check;
 use super::facts::Facts;
+use super::levels;
 use super::load::{FAIL_VAR, Settings, one_line};
 use super::plan::{Hook, Probe, SYSCALL_TRACEPOINT, WITHIN_FAULTS, Way};
 use crate::doctor::ProbeStatus;
@@ -43,6 +46,8 @@ pub(super) enum Link {
     Fexit(FExitLinkId),
     Kprobe(KProbeLinkId),
     Record(TracePointLinkId),
+    /// aya attaches no iterator that wants to be told where to begin.
+    Iter(OwnedFd),
 }
 
 /// Tries the ways of a probe in order.
@@ -180,6 +185,10 @@ fn load(ebpf: &mut Ebpf, vmlinux: Option<&Btf>, name: &str, hook: Hook) -> Resul
             <&mut KProbe>::try_from(program).and_then(|program| program.load())
         }
         Hook::Record(..) => <&mut TracePoint>::try_from(program).and_then(|program| program.load()),
+        Hook::Iter(object) => {
+            let btf = btf()?;
+            <&mut Iter>::try_from(program).and_then(|program| program.load(object, btf))
+        }
     };
     result.map_err(|error| format!("program {name}: {}", one_line(&error)))
 }
@@ -205,6 +214,12 @@ pub(super) fn attach(ebpf: &mut Ebpf, name: &str, hook: Hook) -> Result<Link, St
         Hook::Record(category, event) => <&mut TracePoint>::try_from(program)
             .and_then(|program| program.attach(category, event))
             .map(Link::Record),
+        Hook::Iter(_) => {
+            let program = program.fd().map_err(|error| error.to_string())?;
+            return levels::attach(program.as_fd())
+                .map(Link::Iter)
+                .map_err(|error| format!("program {name}: {error}"));
+        }
     };
     result.map_err(|error| format!("program {name}: {}", one_line(&error)))
 }
@@ -230,6 +245,8 @@ pub(super) fn detach(ebpf: &mut Ebpf, name: &str, link: Link) -> Result<(), Stri
         Link::Record(link) => {
             <&mut TracePoint>::try_from(program).and_then(|program| program.detach(link))
         }
+        // Its end is its being closed.
+        Link::Iter(_) => Ok(()),
     };
     result.map_err(|error| format!("program {name}: {}", one_line(&error)))
 }
@@ -251,5 +268,6 @@ fn unload(ebpf: &mut Ebpf, name: &str, hook: Hook) {
         Hook::Record(..) => {
             <&mut TracePoint>::try_from(program).and_then(|program| program.unload())
         }
+        Hook::Iter(_) => <&mut Iter>::try_from(program).and_then(|program| program.unload()),
     };
 }

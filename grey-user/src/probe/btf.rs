@@ -216,6 +216,43 @@ impl Btf {
             .ok_or_else(|| BtfError::NoMember(structure.to_owned(), member.to_owned()))
     }
 
+    /// Offset of a member of a member, and so on, of a named structure.
+    pub fn path(&self, structure: &str, members: &[&str]) -> Result<u32, BtfError> {
+        let (mut at, mut outer, mut offset) = (self.structure(structure)?, structure, 0);
+        for &member in members {
+            let found = self
+                .member_of(at, member, 0)
+                .ok_or_else(|| BtfError::NoMember(outer.to_owned(), member.to_owned()))?;
+            (at, outer) = (self.resolve(found.type_id), member);
+            offset += found.offset;
+        }
+        Ok(offset)
+    }
+
+    /// Offset of the element of an array of pointers that an enumerator numbers.
+    pub fn element(
+        &self,
+        (structure, member): (&str, &str),
+        (enumeration, name): (&str, &str),
+    ) -> Result<u32, BtfError> {
+        let array = self.member(structure, member)?;
+        let id = self
+            .ids()
+            .find(|id| self.info(*id).0 == kind::ENUM && self.name(*id) == enumeration.as_bytes())
+            .ok_or_else(|| BtfError::NoStruct(enumeration.to_owned()))?;
+        let missing = || BtfError::NoMember(enumeration.to_owned(), name.to_owned());
+        let start = self.position(id).ok_or_else(missing)? + 12;
+        let number = (0..self.info(id).1)
+            .map(|n| start + 8 * n)
+            .find(|at| self.string(self.word(*at)) == name.as_bytes())
+            .map(|at| self.word(at + 4))
+            .ok_or_else(missing)?;
+        number
+            .checked_mul(size_of::<u64>() as u32)
+            .and_then(|at| at.checked_add(array.offset))
+            .ok_or_else(missing)
+    }
+
     fn member_of(&self, id: u32, name: &str, depth: u32) -> Option<Member> {
         let (kind, count, has_bitfields) = self.info(id);
         if depth > MAX_DEPTH || (kind != kind::STRUCT && kind != kind::UNION) {
@@ -374,6 +411,11 @@ mod tests {
         types.extend([0, kind::PTR << 24, 5]); // 6
         types.extend([string("btf_trace_thing"), kind::TYPEDEF << 24, 6]); // 7
         types.extend([string("do_it"), kind::FUNC << 24, 5]); // 8
+        types.extend([0, kind::ARRAY << 24, 0, 4, 1, 3]); // 9: struct s *[3]
+        types.extend([string("u"), kind::STRUCT << 24 | 2, 40]); // 10: { struct s in; struct s *all[3]; }
+        types.extend([string("in"), 3, 0, string("all"), 9, 64]);
+        types.extend([string("e"), kind::ENUM << 24 | 2, 4]); // 11: { none, some = 2 }
+        types.extend([string("none"), 0, string("some"), 2]);
         let types: Vec<u8> = types.iter().flat_map(|w| w.to_ne_bytes()).collect();
         let mut data = Vec::new();
         data.extend(MAGIC.to_ne_bytes());
@@ -405,6 +447,18 @@ mod tests {
     }
 
     #[test]
+    fn a_path_adds_up_and_an_element_is_where_its_enumerator_says() {
+        let btf = Btf::parse(sample()).unwrap();
+        assert_eq!(btf.path("u", &["in", "b"]), Ok(4));
+        let no_z = BtfError::NoMember("in".into(), "z".into());
+        assert_eq!(btf.path("u", &["in", "z"]), Err(no_z));
+        assert_eq!(btf.element(("u", "all"), ("e", "some")), Ok(8 + 2 * 8));
+        assert!(btf.element(("u", "all"), ("e", "other")).is_err());
+        assert!(btf.element(("u", "all"), ("f", "some")).is_err());
+        assert!(btf.element(("u", "none"), ("e", "some")).is_err());
+    }
+
+    #[test]
     fn a_tracepoint_shows_the_parameters_behind_its_private_data() {
         let btf = Btf::parse(sample()).unwrap();
         assert_eq!(
@@ -431,6 +485,8 @@ mod tests {
                     btf.member("s", "b"),
                     btf.tracepoint("thing"),
                     btf.rss_stat(),
+                    btf.path("u", &["in", "b"]),
+                    btf.element(("u", "all"), ("e", "some")),
                 );
             }
         }

@@ -72,6 +72,27 @@ pub fn check(facts: &Facts, hook: Hook) -> Result<(), String> {
         }
         Hook::Kprobe(_) | Hook::Kretprobe(_) => Ok(()),
         Hook::Record(category, event) => check_record(facts, category, event),
+        Hook::Iter(object) => {
+            need_btf()?;
+            let function = format!("bpf_iter_{object}");
+            if !facts.functions.contains(&function) {
+                return Err("this kernel has no BPF iterator over cgroups (Linux 6.1)".to_owned());
+            }
+            let offsets = &facts.offsets;
+            let needed = [
+                offsets.cgroup_memory,
+                offsets.cgroup_cpu,
+                offsets.css_usage,
+                offsets.cgroup_kn,
+                offsets.kn_id,
+            ];
+            if needed.contains(&NO_OFFSET) {
+                return Err(
+                    "BTF does not say where a cgroup keeps its memory and CPU time".to_owned(),
+                );
+            }
+            Ok(())
+        }
     }
 }
 

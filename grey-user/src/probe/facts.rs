@@ -20,6 +20,7 @@ const FUNCTIONS: &[&str] = &[
     "out_of_memory",
     "__oom_kill_process",
     "do_huge_pmd_anonymous_page",
+    "bpf_iter_cgroup",
 ];
 
 /// Tracepoints that some plan wants to hook.
@@ -129,7 +130,22 @@ impl Facts {
             mm_brk: offset("mm_struct", "brk"),
             task_stack: offset("task_struct", "stack"),
             vmf_address: offset("vm_fault", "address"),
+            cgroup_memory: NO_OFFSET,
+            cgroup_cpu: NO_OFFSET,
+            css_usage: NO_OFFSET,
         };
+        // Without them nothing is lost; what needs them says so.
+        self.offsets.cgroup_memory = btf
+            .element(("cgroup", "subsys"), ("cgroup_subsys_id", "memory_cgrp_id"))
+            .unwrap_or(NO_OFFSET);
+        self.offsets.cgroup_cpu = btf
+            .path("cgroup", &["bstat", "cputime", "sum_exec_runtime"])
+            .unwrap_or(NO_OFFSET);
+        self.offsets.css_usage = btf
+            .path("mem_cgroup", &["memory", "usage"])
+            .ok()
+            .and_then(|usage| usage.checked_sub(self.offsets.memcg_css))
+            .unwrap_or(NO_OFFSET);
         match btf.rss_stat() {
             Ok((value, stride)) => {
                 (self.offsets.mm_rss, self.offsets.mm_rss_stride) = (value, stride);

@@ -13,6 +13,7 @@ use super::attach::{Attached, attach_probe, growth_possible, off};
 use super::check::RecordOffsets;
 use super::counters::Counters;
 use super::facts::Facts;
+use super::levels::Levels;
 use super::plan::{self, WITHIN_FAULTS};
 use super::streaks;
 use crate::doctor::ProbeStatus;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Cgroups that can be counted at the same time.
     pub cgroup_slots: u32,
+    /// Cgroups that a walk over all of them has room for.
+    pub level_slots: u32,
     /// Processes whose growth can be followed at the same time.
     pub process_slots: u32,
     /// Whether syscall tracepoints may be used as the last resort.
@@ -64,6 +67,7 @@ impl Default for Settings {
             stall_ns: 10_000_000,
             ring_bytes: 256 << 10,
             cgroup_slots: 1024,
+            level_slots: 4096,
             process_slots: 8192,
             syscall_tracepoints: false,
             fail: BTreeSet::new(),
@@ -109,6 +113,7 @@ pub struct Kernel {
     pub probes: Vec<ProbeStatus>,
     own: HashMap<MapData, u32, u32>,
     pub(super) attached: Vec<Attached>,
+    pub(super) levels: Levels,
     pub(super) ebpf: Ebpf,
 }
 
@@ -190,7 +195,8 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
         .map_max_entries("RARE", settings.ring_bytes)
         .map_max_entries("GROWTH", settings.ring_bytes)
         .map_max_entries("PROCESS_GROWTH", settings.process_slots)
-        .map_max_entries("STREAKS", cpus);
+        .map_max_entries("STREAKS", cpus)
+        .map_max_entries("LEVELS", settings.level_slots + 1);
     for map in [
         "CGROUP_SLOT",
         "FREE_SLOTS",
@@ -216,6 +222,7 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
     let rare_fd = duplicate(&rare, "RARE")?;
     let growth_fd = duplicate(&growth, "GROWTH")?;
     let own = take(&mut ebpf, "OWN_TGIDS")?;
+    let levels = Levels::take(&mut ebpf, settings.level_slots)?;
     let mut probes: Vec<ProbeStatus> = Vec::new();
     let mut attached = Vec::new();
     for probe in plan::probes() {
@@ -247,6 +254,7 @@ pub fn load(facts: &Facts, settings: &Settings) -> Result<Kernel, LoadError> {
         probes,
         own,
         attached,
+        levels,
         ebpf,
     })
 }

@@ -15,6 +15,7 @@ pub(super) trait Shared {}
 
 impl Shared for grey_common::Slot {}
 impl Shared for grey_common::Streak {}
+impl Shared for grey_common::CgroupLevel {}
 
 /// An array map made with BPF_F_MMAPABLE.
 pub(super) struct Mapped<T> {

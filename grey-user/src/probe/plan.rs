@@ -16,6 +16,8 @@ pub enum Hook {
     Kretprobe(&'static str),
     /// Classic tracepoint: category and event.
     Record(&'static str, &'static str),
+    /// A walk over all objects of a kind, when asked for.
+    Iter(&'static str),
 }
 
 /// What a parameter of a BTF tracepoint must be.
@@ -45,7 +47,7 @@ pub struct Way {
 pub struct Probe {
     /// Unique name.
     pub name: &'static str,
-    /// fault, vm, oom, reclaim, growth, lifecycle.
+    /// fault, vm, oom, reclaim, growth, lifecycle, level.
     pub family: &'static str,
     /// Where it looks, for people.
     pub hook: &'static str,
@@ -59,6 +61,8 @@ pub struct Probe {
 pub const WITHIN_FAULTS: &str = "in the fault program";
 /// The probe that tells when what is known of a task's cgroup no longer holds.
 pub const TASK_CGROUP: &str = "task_cgroup";
+/// The probe that says in one walk how much memory each cgroup holds.
+pub const CGROUP_LEVELS: &str = "cgroup_levels";
 /// The label of the last resort for system calls.
 pub const SYSCALL_TRACEPOINT: &str = "syscall tracepoint";
 
@@ -321,6 +325,17 @@ pub fn probes() -> Vec<Probe> {
             ],
             &[],
         ),
+    });
+    all.push(Probe {
+        name: CGROUP_LEVELS,
+        family: "level",
+        hook: "bpf_iter_cgroup",
+        lost: "nothing, but whether a quiet cgroup has changed is read from its files, a few cgroups at each tick",
+        ways: vec![Way {
+            label: "BPF iterator",
+            programs: vec![(CGROUP_LEVELS, Hook::Iter("cgroup"))],
+            cost: None,
+        }],
     });
     all
 }

@@ -8,6 +8,7 @@ mod coverage;
 mod health;
 mod kills;
 mod processes;
+mod quiet;
 mod records;
 mod rota;
 mod scan;
@@ -100,32 +101,6 @@ struct Known {
 /// kernel's, and there are limits to how many may be open.
 const OPEN_CGROUPS: usize = 500;
 
-/// Rounds of looks in which each cgroup is read in full once, however quiet it is.
-const FULL_ROUNDS: u64 = 9;
-/// Of many cgroups no more than so many a tick are looked at, and read in full, which costs seven times as much: thousands in
-/// which nothing happens would take more than all that do something.
-const LOOKS_AT_ONCE: u64 = 256;
-const FULL_AT_ONCE: u64 = 12;
-
-impl Known {
-    /// A look at a cgroup in which nobody faulted or called: whether its memory and its CPU time are what they were. Most of
-    /// thousands of cgroups are like that, and reading all of memory.stat and the rest to find it costs ten times as much.
-    fn is_quiet(&mut self, cpu: bool, many: bool, buf: &mut Vec<u8>) -> bool {
-        if !self.wanted {
-            return false;
-        }
-        let Some(files) = &mut self.files else {
-            // Without the memory controller figures are those of processes. One that came in shows when it faults.
-            return self.processes_known && self.all.count == 0;
-        };
-        let now = files.level(cpu, buf);
-        if many {
-            files.release();
-        }
-        now.0.is_some() && now == (self.level.0.get(), self.level.1.get())
-    }
-}
-
 /// Sums over processes; signed, since parts arrive one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ProcessSums {
@@ -184,6 +159,10 @@ pub struct Observer {
     looks: Rota,
     /// Who is read in full without having changed.
     full: Rota,
+    /// Whether walks over all cgroups stand in for looks at their files.
+    walks: bool,
+    /// Of the last walk: who has changed and was not read yet.
+    changed: Vec<u64>,
     /// Victims of late, so that threads of one process do not make several events.
     victims: Vec<(u32, u64)>,
     /// Processes that grew of late, by tick.
@@ -238,6 +217,7 @@ impl Observer {
         let procs = ProcFs::open(&host)
             .map_err(|error| tracing::warn!("{error}"))
             .ok();
+        let walks = fs.has_memory() && kernel.as_ref().is_some_and(Kernel::walks);
         Observer {
             coverage: Coverage::of(kernel.as_ref()),
             host,
@@ -253,6 +233,8 @@ impl Observer {
             touched: HashSet::new(),
             looks: Rota::default(),
             full: Rota::default(),
+            walks,
+            changed: Vec::new(),
             victims: Vec::new(),
             grown: HashMap::new(),
             last_growth: HashMap::new(),
@@ -404,36 +386,7 @@ impl Observer {
                 known.active = true;
             }
         }
-        let slow = self.slow_pace();
-        let all = self.tick == 0 || slow == 1;
-        let judge = self.judge.as_ref();
-        let many = self.known.len() > OPEN_CGROUPS;
-        let lives = |id| self.known.contains_key(&id);
-        let known = self.known.len() as u64;
-        // In one round where all are read: whoever is gone leaves the lists then, too.
-        let (looks, full) = if all {
-            (1, 1)
-        } else {
-            (
-                slow.max(known / LOOKS_AT_ONCE),
-                (slow * FULL_ROUNDS).max(known / FULL_AT_ONCE),
-            )
-        };
-        let looks = self.looks.turns(looks, lives);
-        let full: HashSet<u64> = self.full.turns(full, lives).into_iter().collect();
-        for &id in full.iter().chain(&looks) {
-            let Some(known) = self.known.get_mut(&id).filter(|_| !due.contains(&id)) else {
-                continue;
-            };
-            known.active = false;
-            let stands = || judge.is_some_and(|judge| judge.stands(known.cgroup.path()));
-            if full.contains(&id)
-                || stands()
-                || !known.is_quiet(self.options.cpu, many, &mut self.buf)
-            {
-                due.insert(id);
-            }
-        }
+        self.add_quiet(&mut due);
         let mut due: Vec<u64> = due
             .into_iter()
             .filter(|id| {

@@ -19,6 +19,11 @@ impl Rota {
         self.ids.push_back(id);
     }
 
+    /// Nobody but these is in the list any more.
+    pub(super) fn retain(&mut self, lives: impl Fn(u64) -> bool) {
+        self.ids.retain(|id| lives(*id));
+    }
+
     /// Those whose turn it is in this tick, so that all have had theirs after `ticks` of them. Who does not live any more
     /// leaves the list when it would be its turn.
     pub(super) fn turns(&mut self, ticks: u64, lives: impl Fn(u64) -> bool) -> Vec<u64> {

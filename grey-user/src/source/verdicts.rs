@@ -58,6 +58,11 @@ impl Judge {
         self.standing.keys().any(|(at, ..)| at == path)
     }
 
+    /// The paths of all such cgroups.
+    pub(super) fn standing(&self) -> impl Iterator<Item = &str> {
+        self.standing.keys().map(|(at, ..)| at.as_str())
+    }
+
     pub(super) fn observe(&mut self, event: &Event) {
         self.detector.observe(event, &mut self.findings);
     }

@@ -28,6 +28,11 @@ impl Scene {
 
     /// `watch` with other arguments.
     pub(crate) fn with(more: &[&str]) -> Result<Self> {
+        Self::with_variables(more, &[])
+    }
+
+    /// And with these variables in its environment.
+    pub(crate) fn with_variables(more: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let parent = TempCgroup::new("scene")?;
         if parent.has("memory.stat") {
             parent.delegate("+memory")?;
@@ -40,7 +45,7 @@ impl Scene {
             args.extend(["--cgroup", cgroup.path()]);
         }
         args.extend(more);
-        let mut watch = Observer::start(&args)?;
+        let mut watch = Observer::start_with(&args, variables)?;
         watch.wait_event("the first health line", SAMPLE, |event| {
             event["type"] == "health"
         })?;

@@ -45,6 +45,15 @@ pub(crate) fn perform(state: &mut Mappings, step: &str, out: &mut Line) -> Resul
         }
         // Grows by a page a time until BYTES, or for ever: ends by OOM kill or at the limit of the machine.
         "eat" => eat(words.next().map(number).transpose()?),
+        // Computes for so many milliseconds, without a fault.
+        "spin" => {
+            let end = std::time::Duration::from_millis(number(word()?)? as u64);
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < end {
+                std::hint::spin_loop();
+            }
+            Ok(())
+        }
         // Children.
         "fork-touch" => {
             let length = pages(word()?)?;
