@@ -42,7 +42,7 @@ use wire::{Arm, Ask, Name, Reply};
 pub use home::CGROUP;
 
 /// How often it hears from us.
-const BEAT: Duration = Duration::from_millis(200);
+pub const BEAT: Duration = Duration::from_millis(200);
 /// How long it may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long it may take to start: a program is loaded, perhaps from a slow disk.

@@ -14,6 +14,7 @@ use grey_core::govern::{Decision, Outcome, Rung};
 use grey_core::identity::identify;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::act::guard::BEAT;
 use crate::act::watchdog::{Watchdog, cooled_down};
 use crate::act::{Scene, Session, Target, measure};
 use crate::cli::Failure;
@@ -27,6 +28,8 @@ use lesson::{lesson, settle};
 
 /// How often it looks at what it holds.
 const TICK: Duration = Duration::from_millis(50);
+/// And how often at all: the guard wants to hear from it that often.
+const IDLE: Duration = BEAT;
 /// Without a guard nothing is done; a new one is tried after this time.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Between two looks at whether the journal has grown long.
@@ -101,7 +104,8 @@ pub(super) fn run(role: &Role, orders: &Receiver<Order>, tell: &UnboundedSender<
         actor.session();
     }
     loop {
-        match orders.recv_timeout(TICK) {
+        let busy = !(actor.held.is_empty() && actor.watched.is_empty());
+        match orders.recv_timeout(if busy { TICK } else { IDLE }) {
             Ok(Order::Do(task)) => actor.carry_out(&task),
             Ok(Order::Release(path)) => actor.release(&path),
             Ok(Order::Reload) => actor.reload(),

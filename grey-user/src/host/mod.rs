@@ -2,8 +2,8 @@
 //!
 //! Registering a PSI trigger or an inotify watch is an observation: neither changes what the kernel does to anyone.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub mod buddy;
@@ -177,8 +177,11 @@ impl Host {
     /// [`HostError::File`] where it cannot be read, also where it is not there.
     pub fn text(&self, path: impl AsRef<Path>) -> Result<String, HostError> {
         let path = path.as_ref();
-        match fs::read(self.path(path)) {
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes)
+        // Files of /proc tell no size: without room to begin with they are read in eight pieces.
+        let mut bytes = Vec::with_capacity(8192);
+        let read = File::open(self.path(path)).and_then(|mut file| file.read_to_end(&mut bytes));
+        match read {
+            Ok(_) => Ok(String::from_utf8_lossy(&bytes)
                 .trim_end_matches('\n')
                 .to_owned()),
             Err(source) => Err(HostError::file("read", path, source)),
