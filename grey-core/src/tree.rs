@@ -1,7 +1,9 @@
 //! Ids, paths and totals of the cgroups. Told by records and scans that may come in any order; never shows a path
 //! that its id no longer has.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use foldhash::HashMap;
 use std::sync::Arc;
 
 use grey_common::CgroupCounters;

@@ -61,26 +61,24 @@ impl Lines {
         }
     }
 
-    /// Writes an event. False when nobody reads any more.
-    pub(super) fn write(&mut self, event: &Event) -> Result<bool, Failure> {
-        let mut event = event.clone();
-        if let Some(recording) = &mut self.recording {
-            event.seq = self.seq;
-            if let Err(error) = recording.write(&event) {
-                cli::tell(&format!(
-                    "--record {}: {error}; it ends here",
-                    recording.path().display()
-                ));
-                self.recording = None;
-            }
+    /// Writes an event, which gets its number in this stream. False when nobody reads any more.
+    pub(super) fn write(&mut self, event: &mut Event) -> Result<bool, Failure> {
+        event.seq = self.seq;
+        if let Some(recording) = &mut self.recording
+            && let Err(error) = recording.write(event)
+        {
+            cli::tell(&format!(
+                "--record {}: {error}; it ends here",
+                recording.path().display()
+            ));
+            self.recording = None;
         }
         let shown = self.samples || !matches!(event.body, Body::Sample(_) | Body::Process { .. });
         if !shown {
             return Ok(true);
         }
-        event.seq = self.seq;
         self.seq += 1;
-        match self.out.write(&event) {
+        match self.out.write(event) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
             Err(error) => Err(cli::stdout_failed(&error)),

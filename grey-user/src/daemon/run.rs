@@ -306,10 +306,10 @@ impl Daemon<'_> {
     fn take(&mut self, out: &mut Vec<Notice>) -> Result<(), Failure> {
         for notice in out.drain(..) {
             match notice {
-                Notice::Event(event) => {
+                Notice::Event(mut event) => {
                     self.governor.observe(&event);
                     self.record(&event);
-                    self.open &= self.lines.write(&event)?;
+                    self.open &= self.lines.write(&mut event)?;
                 }
                 Notice::Gone(path) => {
                     self.governor.gone(&path);
@@ -385,9 +385,9 @@ impl Daemon<'_> {
         let now = Clock::wall();
         match told {
             Told::Event(cgroup, body) => {
-                let event = self.lines.event(now, cgroup, body);
+                let mut event = self.lines.event(now, cgroup, body);
                 self.record(&event);
-                self.open &= self.lines.write(&event)?;
+                self.open &= self.lines.write(&mut event)?;
                 if matches!(event.body, Body::Rollback { .. }) {
                     self.lines.flush()?;
                 }

@@ -54,8 +54,12 @@ impl MemStat {
     #[must_use]
     pub fn parse(content: &[u8]) -> Self {
         let mut stat = MemStat::default();
-        for line in content.split(|byte| *byte == b'\n') {
-            let Some(blank) = line.iter().position(|byte| *byte == b' ') else {
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', content).chain([content.len()]) {
+            let line = content.get(start..end).unwrap_or_default();
+            start = end + 1;
+            // From the end: most figures are shorter than their names.
+            let Some(blank) = line.iter().rposition(|byte| *byte == b' ') else {
                 continue;
             };
             let field = match &line[..blank] {

@@ -1,16 +1,19 @@
 //! How much memory and CPU time each cgroup has, from one walk in the kernel.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
+use aya::maps::{Map, MapData};
 use grey_common::CgroupLevel;
 
 use super::attach::Link;
 use super::load::{Kernel, LoadError};
 use super::mapped::Mapped;
 use super::plan::CGROUP_LEVELS;
+
+const NAME: &str = "LEVELS";
 
 // Numbers of linux/bpf.h.
 const LINK_CREATE: libc::c_long = 28;
@@ -89,39 +92,66 @@ pub struct Level {
     pub cpu_us: u64,
 }
 
-/// The table that the walk fills.
+/// The table that the walk fills. It is mapped while it is read: each page of it would be resident.
 pub(super) struct Levels {
-    memory: Mapped<CgroupLevel>,
+    data: MapData,
+    count: u32,
 }
 
 impl Levels {
     /// With room for `cgroups`.
     pub(super) fn take(ebpf: &mut Ebpf, cgroups: u32) -> Result<Self, LoadError> {
-        Ok(Levels {
-            memory: Mapped::take(ebpf, "LEVELS", cgroups + 1)?,
-        })
+        let Some(Map::Array(data)) = ebpf.take_map(NAME) else {
+            return Err(LoadError::Map(NAME, "missing or not an array".to_owned()));
+        };
+        let count = cgroups + 1;
+        Ok(Levels { data, count })
     }
 
-    fn at(&self, index: u32) -> [&AtomicU64; 3] {
-        let entry = self.memory.at(index).as_ptr();
-        // SAFETY: an element of the mapping, aligned as the type asks, and borrowed with it; the kernel side writes whole
-        // words.
-        unsafe {
-            [
-                AtomicU64::from_ptr(&raw mut (*entry).cgroup),
-                AtomicU64::from_ptr(&raw mut (*entry).pages),
-                AtomicU64::from_ptr(&raw mut (*entry).cpu_ns),
-            ]
+    /// Has the program run for each cgroup; what it wrote, and of how many.
+    fn walk(&self, link: &OwnedFd) -> io::Result<(Mapped<CgroupLevel>, u32)> {
+        let table = Mapped::of(&self.data, NAME, self.count).map_err(io::Error::other)?;
+        let [count, ..] = words(&table, 0);
+        count.store(0, Ordering::Relaxed);
+        // One of its own for each walk: it does not begin again.
+        let iter = bpf(
+            ITER_CREATE,
+            &IterCreate {
+                link: link.as_raw_fd().unsigned_abs(),
+                flags: 0,
+            },
+        )?;
+        // The program writes to the table alone; the end of the walk is the end of this file.
+        while rustix::io::read(&iter, &mut [0; 64])? > 0 {}
+        let count = count.load(Ordering::Relaxed);
+        match u32::try_from(count) {
+            Ok(count) if count < self.count => Ok((table, count)),
+            _ => Err(io::Error::other(format!(
+                "{count} cgroups are more than the {} there is room for",
+                self.count - 1
+            ))),
         }
     }
+}
 
-    fn level(&self, index: u32) -> Level {
-        let [cgroup, pages, cpu_ns] = self.at(index).map(|word| word.load(Ordering::Relaxed));
-        Level {
-            cgroup,
-            current: pages.saturating_mul(rustix::param::page_size() as u64),
-            cpu_us: cpu_ns / 1000,
-        }
+fn words(table: &Mapped<CgroupLevel>, index: u32) -> [&AtomicU64; 3] {
+    let entry = table.at(index).as_ptr();
+    // SAFETY: an element of the mapping, aligned as the type asks, and borrowed with it; the kernel side writes whole words.
+    unsafe {
+        [
+            AtomicU64::from_ptr(&raw mut (*entry).cgroup),
+            AtomicU64::from_ptr(&raw mut (*entry).pages),
+            AtomicU64::from_ptr(&raw mut (*entry).cpu_ns),
+        ]
+    }
+}
+
+fn level(table: &Mapped<CgroupLevel>, index: u32) -> Level {
+    let [cgroup, pages, cpu_ns] = words(table, index).map(|word| word.load(Ordering::Relaxed));
+    Level {
+        cgroup,
+        current: pages.saturating_mul(rustix::param::page_size() as u64),
+        cpu_us: cpu_ns / 1000,
     }
 }
 
@@ -136,39 +166,13 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel's, and more cgroups than there is room for.
-    pub fn levels(&mut self) -> Option<io::Result<impl Iterator<Item = Level> + '_>> {
-        let link = self.attached.iter().flat_map(|attached| &attached.links);
-        let link = link
-            .filter_map(|link| match link {
-                Link::Iter(link) => Some(link),
-                _ => None,
-            })
-            .next()?;
-        let walked = walk(link, &self.levels);
-        Some(walked.map(|count| (1..=count).map(|index| self.levels.level(index))))
-    }
-}
-
-/// Has the program run for each cgroup; how many there are.
-fn walk(link: &OwnedFd, levels: &Levels) -> io::Result<u32> {
-    let [count, ..] = levels.at(0);
-    count.store(0, Ordering::Relaxed);
-    // One of its own for each walk: it does not begin again.
-    let iter = bpf(
-        ITER_CREATE,
-        &IterCreate {
-            link: link.as_fd().as_raw_fd().unsigned_abs(),
-            flags: 0,
-        },
-    )?;
-    // The program writes to the table alone; the end of the walk is the end of this file.
-    while rustix::io::read(&iter, &mut [0; 64])? > 0 {}
-    let count = count.load(Ordering::Relaxed);
-    match u32::try_from(count) {
-        Ok(count) if count < levels.memory.count() => Ok(count),
-        _ => Err(io::Error::other(format!(
-            "{count} cgroups are more than the {} there is room for",
-            levels.memory.count() - 1
-        ))),
+    pub fn levels(&mut self) -> Option<io::Result<impl Iterator<Item = Level> + use<>>> {
+        let mut links = self.attached.iter().flat_map(|attached| &attached.links);
+        let link = links.find_map(|link| match link {
+            Link::Iter(link) => Some(link),
+            _ => None,
+        })?;
+        let walked = self.levels.walk(link);
+        Some(walked.map(|(table, count)| (1..=count).map(move |index| level(&table, index))))
     }
 }

@@ -22,8 +22,6 @@ pub(super) struct Mapped<T> {
     memory: NonNull<T>,
     bytes: usize,
     count: u32,
-    // Keeps the map open for as long as it is mapped.
-    _data: MapData,
     _elements: PhantomData<T>,
 }
 
@@ -36,6 +34,11 @@ impl<T: Shared> Mapped<T> {
         let Some(Map::Array(data)) = ebpf.take_map(name) else {
             return Err(LoadError::Map(name, "missing or not an array".to_owned()));
         };
+        Mapped::of(&data, name, count)
+    }
+
+    /// The first `count` elements of an array, which stays where it is for as long as it is mapped.
+    pub(super) fn of(data: &MapData, name: &'static str, count: u32) -> Result<Self, LoadError> {
         let bytes = (count as usize * size_of::<T>()).next_multiple_of(rustix::param::page_size());
         let failed = |error: rustix::io::Errno| LoadError::Map(name, one_line(&error));
         // SAFETY: a fresh shared mapping of a map that was made with BPF_F_MMAPABLE and holds `count` values.
@@ -56,7 +59,6 @@ impl<T: Shared> Mapped<T> {
             memory,
             bytes,
             count,
-            _data: data,
             _elements: PhantomData,
         })
     }

@@ -15,9 +15,9 @@ mod scan;
 mod suspects;
 mod verdicts;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use grey_common::{CgroupCounters, LossCount};
 use grey_core::event::{Body, Cgroup, Event, SCHEMA};
 use grey_core::glob::CgroupFilter;
@@ -226,18 +226,18 @@ impl Observer {
             probes,
             options,
             tree: Tree::new(),
-            known: HashMap::new(),
+            known: HashMap::default(),
             watches,
             procs,
             bare: processes::Bare::default(),
-            touched: HashSet::new(),
+            touched: HashSet::default(),
             looks: Rota::default(),
             full: Rota::default(),
             walks,
             changed: Vec::new(),
             victims: Vec::new(),
-            grown: HashMap::new(),
-            last_growth: HashMap::new(),
+            grown: HashMap::default(),
+            last_growth: HashMap::default(),
             judge: None,
             suspects: Suspects::default(),
             budget: None,
@@ -247,7 +247,7 @@ impl Observer {
             seq: 0,
             host_name,
             boot_id,
-            read: HashMap::new(),
+            read: HashMap::default(),
             rejected: 0,
             losses: Vec::new(),
             lost_last_tick: false,
@@ -387,17 +387,15 @@ impl Observer {
             }
         }
         self.add_quiet(&mut due);
-        let mut due: Vec<u64> = due
+        let mut due: Vec<(&str, u64)> = due
             .into_iter()
-            .filter(|id| {
-                self.known
-                    .get(id)
-                    .is_some_and(|known| known.wanted || known.above)
-            })
+            .filter_map(|id| Some((self.known.get(&id)?, id)))
+            .filter(|(known, _)| known.wanted || known.above)
+            .map(|(known, id)| (known.cgroup.path(), id))
             .collect();
         // Parents before children, and the same order each time.
-        due.sort_unstable_by(|a, b| self.known[a].cgroup.path().cmp(self.known[b].cgroup.path()));
-        due
+        due.sort_unstable();
+        due.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Adds what the slot counted since the last look to the tree; false when that is nothing.

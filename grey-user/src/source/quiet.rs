@@ -1,7 +1,8 @@
 //! Cgroups in which nobody was seen to fault or call: which of them are read all the same.
 
-use std::collections::HashSet;
 use std::io;
+
+use foldhash::HashSet;
 
 use super::{Known, OPEN_CGROUPS, Observer};
 use crate::probe::Level;

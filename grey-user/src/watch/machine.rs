@@ -65,7 +65,7 @@ pub(crate) fn settings(fs: &CgroupFs, host: &Host) -> Settings {
         cgroup_slots: u32::try_from(cgroups + cgroups / 4 + 1024)
             .unwrap_or(u32::MAX)
             .min(65_536),
-        // All of it is resident as soon as it is mapped, 24 bytes each.
+        // 24 bytes each, of the kernel's memory. With more of them their files are looked at instead.
         level_slots: u32::try_from(cgroups + cgroups / 4 + 4096).unwrap_or(u32::MAX / 32),
         process_slots: room(processes, 8192),
         ..Settings::default()
