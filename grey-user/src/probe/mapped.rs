@@ -22,6 +22,8 @@ pub(super) struct Mapped<T> {
     memory: NonNull<T>,
     bytes: usize,
     count: u32,
+    // Programs that are loaded later name the map by this descriptor.
+    _data: Option<MapData>,
     _elements: PhantomData<T>,
 }
 
@@ -34,10 +36,12 @@ impl<T: Shared> Mapped<T> {
         let Some(Map::Array(data)) = ebpf.take_map(name) else {
             return Err(LoadError::Map(name, "missing or not an array".to_owned()));
         };
-        Mapped::of(&data, name, count)
+        let mut mapped = Mapped::of(&data, name, count)?;
+        mapped._data = Some(data);
+        Ok(mapped)
     }
 
-    /// The first `count` elements of an array, which stays where it is for as long as it is mapped.
+    /// The first `count` elements of an array that somebody else keeps.
     pub(super) fn of(data: &MapData, name: &'static str, count: u32) -> Result<Self, LoadError> {
         let bytes = (count as usize * size_of::<T>()).next_multiple_of(rustix::param::page_size());
         let failed = |error: rustix::io::Errno| LoadError::Map(name, one_line(&error));
@@ -59,6 +63,7 @@ impl<T: Shared> Mapped<T> {
             memory,
             bytes,
             count,
+            _data: None,
             _elements: PhantomData,
         })
     }
