@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::attribution::scene::Scene;
@@ -35,8 +36,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The probe that walks over all cgroups.
+/// The probe that walks over all cgroups; `watch` says at its start which ones are off.
 const LEVELS: &str = "cgroup_levels";
+/// What it says when a walk failed.
+const GAVE_UP: &str = "looked at by their files";
 
 const M: u64 = 1 << 20;
 const FILE: &str = "/tmp/grey-quiet";
@@ -82,6 +85,22 @@ fn told_of_seldom(fail: &str) -> Result<Outcome> {
         .wait_event("a sample without the file", within, |event| {
             current(event).is_some_and(|current| current < 4 * M)
         })?;
+    let Scene { watch, .. } = scene;
+    watch.signal(Signal::INT)?;
+    let finished = watch.finish(within)?;
+    ensure!(
+        !finished.stderr.contains(GAVE_UP),
+        "the walk failed: {}",
+        finished.stderr
+    );
+    let off = finished.stderr.contains(LEVELS);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    ensure!(
+        off == (!fail.is_empty() || release.starts_with("5.10.")),
+        "{LEVELS} on {}: {}",
+        release.trim(),
+        finished.stderr
+    );
     Ok(Outcome::Passed)
 }
 
