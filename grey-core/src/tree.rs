@@ -2,10 +2,9 @@
 //! that its id no longer has.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-use foldhash::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use grey_common::CgroupCounters;
 
 mod links;
